@@ -1,0 +1,152 @@
+"""An image and its labels on a grid in space: what every other part of the library passes around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a grid lie in patient space (LPS, millimetres).
+
+    ``size``, ``spacing`` and the columns of ``direction`` go by the index axes (i, j, k); arrays have the
+    axis order (k, j, i). A 2D picture is a grid with one k and ``dimension`` 2.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    dimension: int = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Array shape (k, j, i)."""
+        i, j, k = self.size
+        return (k, j, i)
+
+    @property
+    def spacing_kji(self) -> tuple[float, float, float]:
+        """Voxel spacing in array axis order (k, j, i), in mm."""
+        i, j, k = self.spacing
+        return (k, j, i)
+
+    def index_to_physical(self) -> np.ndarray:
+        """The 4x4 matrix that takes an index (i, j, k, 1) to a point (x, y, z, 1) in LPS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
+        matrix[:3, 3] = self.origin
+        return matrix
+
+    def same_grid(self, other: Geometry, tolerance: float = 1e-2) -> bool:
+        """Whether both grids have the same size and every voxel centre agrees within ``tolerance`` of a voxel."""
+        if self.size != other.size:
+            return False
+        corners = np.array([[i, j, k, 1] for i in (0, self.size[0] - 1) for j in (0, self.size[1] - 1) for k in (0, self.size[2] - 1)])
+        apart = (self.index_to_physical() - other.index_to_physical()) @ corners.T
+        return bool(np.all(np.abs(apart[:3]) <= tolerance * min(self.spacing)))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image as it is stored.
+
+    ``array`` holds the stored values with shape (k, j, i), or (k, j, i, c) for images of several channels;
+    its dtype is the stored type. A value in the image's own units (HU for CT) is ``slope * stored + intercept``.
+    ``alpha`` is the index of a channel that is no intensity (transparency) and is never touched.
+    ``source`` is what the reader keeps so that the writer can give the same file format and metadata back.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    name: str = "volume"
+    slope: float = 1.0
+    intercept: float = 0.0
+    modality: str | None = None
+    photograph: bool = False
+    padding_value: float | None = None
+    alpha: int | None = None
+    source: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.array.shape[:3] != self.geometry.shape or self.array.ndim not in (3, 4):
+            raise MedProtectError(f"{self.name}: array of shape {self.array.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i).")
+
+    @property
+    def intensity_channels(self) -> tuple[int, ...]:
+        """Indices of the channels that hold intensities; (0,) for a scalar image."""
+        count = 1 if self.array.ndim == 3 else self.array.shape[3]
+        return tuple(c for c in range(count) if c != self.alpha)
+
+    def channel(self, index: int) -> np.ndarray:
+        """A view of one channel, shape (k, j, i)."""
+        return self.array if self.array.ndim == 3 else self.array[..., index]
+
+    def in_units(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values as float64 in the image's own units."""
+        return stored.astype(np.float64) * self.slope + self.intercept
+
+    def with_array(self, array: np.ndarray) -> Volume:
+        """The same image with other stored values of the same type and shape."""
+        if array.dtype != self.array.dtype or array.shape != self.array.shape:
+            raise MedProtectError(f"{self.name}: the stored type and shape must stay {self.array.dtype} {self.array.shape}, got {array.dtype} {array.shape}.")
+        return replace(self, array=array)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One labelled structure: a name and the label value that marks it in a layer of a :class:`LabelMap`."""
+
+    name: str
+    value: int
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Labels on a grid. ``layers`` are integer arrays (k, j, i), one for files without overlapping segments."""
+
+    layers: tuple[np.ndarray, ...]
+    geometry: Geometry
+    segments: tuple[Segment, ...]
+    name: str = "labels"
+
+    @classmethod
+    def from_array(cls, array: np.ndarray, geometry: Geometry, names: Mapping[int, str] | None = None, name: str = "labels") -> LabelMap:
+        """A one-layer label map; every non-zero value that occurs becomes a segment."""
+        names = names or {}
+        values = [int(v) for v in np.unique(array) if v != 0]
+        return cls((array,), geometry, tuple(Segment(names.get(v, str(v)), v) for v in values), name)
+
+    def select(self, wanted: Sequence[str] | None = None) -> LabelMap:
+        """Keep the segments given by name or label value (all when None).
+
+        Raises:
+            MedProtectError: a wanted segment does not exist.
+        """
+        if not wanted:
+            return self
+        chosen: list[Segment] = []
+        for key in wanted:
+            found = [s for s in self.segments if key == s.name] or [s for s in self.segments if key == str(s.value)]
+            if not found:
+                known = ", ".join(s.name if s.name == str(s.value) else f"{s.name} ({s.value})" for s in self.segments) or "none"
+                raise MedProtectError(f"{self.name}: no segment '{key}'. Segments in the file: {known}.")
+            chosen += [s for s in found if s not in chosen]
+        return replace(self, segments=tuple(chosen))
+
+    def classes(self) -> np.ndarray:
+        """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ... in segment order.
+
+        Where segments overlap, the later one wins.
+        """
+        out = np.zeros(self.geometry.shape, np.uint8 if len(self.segments) < 255 else np.uint16)
+        for number, segment in enumerate(self.segments, start=1):
+            out[self.layers[segment.layer] == segment.value] = number
+        return out
