@@ -76,7 +76,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.shape[:3] != self.geometry.shape or self.array.ndim not in (3, 4):
-            raise MedProtectError(f"{self.name}: array of shape {self.array.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i).")
+            raise MedProtectError(
+                f"{self.name}: array of shape {self.array.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i)."
+            )
 
     @property
     def intensity_channels(self) -> tuple[int, ...]:
@@ -95,7 +97,9 @@ class Volume:
     def with_array(self, array: np.ndarray) -> Volume:
         """The same image with other stored values of the same type and shape."""
         if array.dtype != self.array.dtype or array.shape != self.array.shape:
-            raise MedProtectError(f"{self.name}: the stored type and shape must stay {self.array.dtype} {self.array.shape}, got {array.dtype} {array.shape}.")
+            raise MedProtectError(
+                f"{self.name}: the stored type and shape must stay {self.array.dtype} {self.array.shape}, got {array.dtype} {array.shape}."
+            )
         return replace(self, array=array)
 
 

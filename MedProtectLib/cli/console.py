@@ -1,0 +1,64 @@
+"""How the command line talks: progress as a bar or as JSON lines, results as text or JSON, errors as one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from MedProtectLib.progress import Progress, Report, ignore
+
+
+def progress_of(arguments: Namespace) -> Report:
+    """The receiver of progress that the user asked for: JSON lines, a bar on a terminal, or nothing."""
+    if arguments.progress == "json":
+        return _json_line
+    if arguments.progress == "bar" or (arguments.progress is None and sys.stderr.isatty()):
+        return _Bar()
+    return ignore
+
+
+def _json_line(progress: Progress) -> None:
+    print(json.dumps(asdict(progress)), file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """One line on the terminal, redrawn: stage, share done, time left, note."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=1, bar_format="{desc}", leave=False)
+
+    def __call__(self, progress: Progress) -> None:
+        left = "" if progress.eta_s is None else f", {progress.eta_s:.0f} s left"
+        self.bar.set_description_str(f"{progress.stage} {progress.done}/{progress.total}{left} {progress.note}")
+
+
+def say(lines: Iterable[str], kind: str) -> None:
+    """Notices and warnings, one line each, on stderr."""
+    for line in lines:
+        print(f"medprotect: {kind}: {line}", file=sys.stderr)
+
+
+def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
+    """The result on stdout: one JSON object with --json, else the text."""
+    print(json.dumps({"ok": True, **content}) if arguments.json else text)
+
+
+def refuse(as_json: bool, message: str) -> None:
+    """An error: one line on stderr, and with --json the same as an object on stdout."""
+    line = " ".join(message.split())
+    print(f"medprotect: error: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"ok": False, "error": line}))
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,73 @@
+"""medprotect fit: a profile of one's own."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from MedProtectLib.cli.console import answer, progress_of, say
+from MedProtectLib.cli.options import add_common, add_intensity, fraction
+from MedProtectLib.errors import UsageError
+
+EXAMPLE = """example:
+  medprotect fit dataset/ --output site.medprotect
+
+dataset/ holds imagesTr and labelsTr with equal file names (Decathlon, nnU-Net), or is a CSV with the columns
+case,image,labels. One image: medprotect fit ct.nii.gz --labels ct_labels.nii.gz --output site.medprotect
+Whoever has the profile can compute your perturbations: keep it with your private files."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest, or one image together with --labels")
+    parser.add_argument("--labels", default=None, metavar="LABELS", help="label map, when DATASET is one image")
+    parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
+    parser.add_argument("--split", default=None, metavar="NAME", help="rows of a manifest to use, by their split column (default: all)")
+    parser.add_argument("--output", required=True, metavar="PROFILE", help="the profile file to write")
+    parser.add_argument("--method", default="umed", metavar="M", help="protection method (default: umed)")
+    parser.add_argument(
+        "--dimension", type=int, choices=(2, 3), default=3, help="3 for volumes (default), 2 for pictures or slice by slice"
+    )
+    parser.add_argument(
+        "--bound", type=fraction, default=4 / 255, metavar="E", help="largest change as a fraction of the window (default: 4/255)"
+    )
+    parser.add_argument("--steps", type=int, default=None, metavar="N", help="steps of the optimisation (default: 600)")
+    parser.add_argument("--public", action="store_true", help="mark the profile as one that anybody may have")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a remark kept in the profile, such as the data's licence")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted fit stopped")
+    add_intensity(parser)
+    add_common(parser)
+
+
+def run(arguments: Namespace) -> int:
+    from MedProtectLib.fitting.dataset import CaseFiles, find_cases
+    from MedProtectLib.fitting.fit import DEFAULT_STEPS, FitOptions, check_options, fit
+    from MedProtectLib.io import stem_of
+
+    options = FitOptions(
+        method=arguments.method,
+        dimension=arguments.dimension,
+        bound=arguments.bound,
+        steps=DEFAULT_STEPS if arguments.steps is None else arguments.steps,
+        seed=arguments.seed or 0,
+        modality=arguments.modality,
+        window=None if arguments.window is None else tuple(arguments.window),
+        segments=tuple(arguments.segments),
+        public=arguments.public,
+        note=arguments.note,
+    )
+    check_options(options)
+    if arguments.labels is not None:
+        if arguments.split is not None:
+            raise UsageError("--split is for a manifest; one image with --labels has no splits.")
+        cases = [CaseFiles(stem_of(Path(arguments.dataset)), Path(arguments.dataset), Path(arguments.labels))]
+    else:
+        cases = find_cases(arguments.dataset, arguments.split)
+    profile = fit(cases, Path(arguments.output), options, arguments.resume, progress_of(arguments))
+    say(profile.training["left_out"], "warning")
+    loss = profile.training["final_surrogate_loss"]
+    answer(
+        arguments,
+        {"profile": arguments.output, "sha256": profile.sha256(), "training": dict(profile.training)},
+        f"{arguments.output}: fitted on {len(cases)} cases, surrogate loss at the end {loss:.3f}. Keep this file private.",
+    )
+    return 0

@@ -1,0 +1,72 @@
+"""The command medprotect."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NoReturn
+
+from MedProtectLib.cli.console import refuse
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.version import __version__
+
+COMMANDS = {
+    "protect": "protect one image: a bounded, imperceptible perturbation in and around its segments",
+    "fit": "fit a profile of your own on a dataset",
+    "verify": "measure an original and its protected version as they lie on disk",
+    "methods": "list the methods and what each needs",
+}
+
+
+class _Parser(ArgumentParser):
+    """Wrong usage is one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see '{self.prog} --help').")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0 done, 2 wrong usage, 1 anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        parsed = _parser().parse_args(arguments)
+        code: int = parsed.run(parsed)
+        return code
+    except MedProtectError as error:
+        refuse(as_json, str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        refuse(as_json, "cancelled: what was not complete was removed.")
+        return 1
+    except MemoryError:
+        refuse(as_json, "not enough memory for this image. Close other programs or use a machine with more memory.")
+        return 1
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser("medprotect", description="Make annotated medical images unlearnable before they are published.")
+    parser.add_argument("--version", action="version", version=f"MedProtect {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, summary in COMMANDS.items():
+        module = import_module(f"MedProtectLib.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=module.EXAMPLE,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt

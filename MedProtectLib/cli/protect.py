@@ -1,0 +1,106 @@
+"""medprotect protect: one image from file to file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedProtectLib.cli.console import answer, progress_of, say, table
+from MedProtectLib.cli.options import add_common, add_intensity, add_labels, fraction
+from MedProtectLib.errors import UsageError
+
+if TYPE_CHECKING:
+    from MedProtectLib.job import ProtectJob
+    from MedProtectLib.protector import Protector
+
+EXAMPLE = """example:
+  medprotect protect ct.nii.gz --labels ct_labels.nii.gz --segments 5 --output shareable --target-psnr 50.1
+
+writes into shareable/ the protected image and its record, and into shareable_private/ what reveals the perturbation:
+the perturbation itself, the private record, the report and the overlay picture."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="NRRD, NIfTI, MetaImage, PNG or TIFF")
+    add_labels(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for what may be shared")
+    parser.add_argument("--private", default=None, metavar="DIR", help="folder for what may not (default: DIR_private)")
+    parser.add_argument("--method", default=None, metavar="M", help="protection method (default: umed)")
+    parser.add_argument("--profile", default=None, metavar="P", help="a profile of your own (default: the method's public one)")
+    parser.add_argument(
+        "--bound",
+        type=fraction,
+        default=None,
+        metavar="E",
+        help="largest change as a fraction of the window (default: the profile's 4/255)",
+    )
+    parser.add_argument(
+        "--target-psnr", type=float, default=None, metavar="DB", help="come down to this PSNR where the bound allows more change"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of the same name")
+    add_intensity(parser)
+    add_common(parser)
+
+
+def run(arguments: Namespace) -> int:
+    from MedProtectLib.job import protect_file
+
+    job = protect_file(
+        arguments.image,
+        arguments.labels,
+        arguments.output,
+        protector_of(arguments),
+        segments=arguments.segments,
+        private=arguments.private,
+        overwrite=arguments.overwrite,
+        report=progress_of(arguments),
+    )
+    say(job.protection.notices, "notice")
+    say(job.protection.warnings, "warning")
+    answer(arguments, _content(job), _text(job))
+    return 0
+
+
+def protector_of(arguments: Namespace) -> Protector:
+    """The protector that the options describe.
+
+    Raises:
+        UsageError: a bad option value. MedProtectError: a profile that cannot be used.
+    """
+    from MedProtectLib.protector import Protector
+
+    options = {key: getattr(arguments, key) for key in ("bound", "target_psnr", "modality", "window", "seed")}
+    plain = Protector(arguments.method or "umed", **options)
+    if arguments.profile is None:
+        return plain
+    own = Protector.from_profile(arguments.profile, **options)
+    if arguments.method not in (None, own.method_name):
+        raise UsageError(
+            f"--method {arguments.method}: the profile {arguments.profile} is of method {own.method_name}. Leave one of them out."
+        )
+    return own
+
+
+def _content(job: ProtectJob) -> dict[str, object]:
+    return {
+        "protected": str(job.protected),
+        "record": str(job.record_path),
+        "private": str(job.private),
+        "statistics": job.record["statistics"],
+        "notices": list(job.protection.notices),
+        "warnings": list(job.protection.warnings),
+    }
+
+
+def _text(job: ProtectJob) -> str:
+    report = Path(job.private) / job.record_path.name.replace("_record.json", "_report.html")
+    files = [("protected image", str(job.protected)), ("record", str(job.record_path)), ("report (private)", str(report))]
+    return f"{table(files)}\n{statistics_text(job)}"
+
+
+def statistics_text(job: ProtectJob) -> str:
+    """The numbers that people look for first."""
+    from MedProtectLib.cli.verify import statistic_rows
+
+    return table(statistic_rows(job.statistics, job.protection.window.unit))

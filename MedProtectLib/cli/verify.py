@@ -1,0 +1,60 @@
+"""medprotect verify: measure two files as they lie on disk."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from MedProtectLib.cli.console import answer, refuse, say, table
+from MedProtectLib.cli.options import add_common, add_intensity, add_labels
+
+if TYPE_CHECKING:
+    from MedProtectLib.statistics import Statistics
+
+EXAMPLE = """example:
+  medprotect verify ct.nii.gz shareable/ct_protected.nii.gz --labels ct_labels.nii.gz --segments 5
+
+exit code 1 when the protected file does what it must not: a change outside the regions or above the bound, no change
+at all, or another file than the one its record describes."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("original", metavar="ORIGINAL")
+    parser.add_argument("protected", metavar="PROTECTED")
+    add_labels(parser)
+    add_intensity(parser)
+    add_common(parser)
+
+
+def run(arguments: Namespace) -> int:
+    from MedProtectLib.verify import verify_files
+
+    result = verify_files(
+        arguments.original, arguments.protected, arguments.labels, arguments.segments, arguments.modality, arguments.window
+    )
+    say(result.notices, "notice")
+    if result.findings:
+        refuse(arguments.json, f"{arguments.protected}: {'; '.join(result.findings)}.")
+        return 1
+    answer(
+        arguments, {"statistics": result.statistics.as_record(), "notices": list(result.notices)}, table(statistic_rows(result.statistics))
+    )
+    return 0
+
+
+def statistic_rows(statistics: Statistics, unit: str = "in the image's own units") -> list[tuple[str, str]]:
+    """Label and value of the numbers that people look for first."""
+    low, high = statistics.window
+    return [
+        ("PSNR, whole image", _decibel(statistics.psnr_db)),
+        ("PSNR, regions", _decibel(statistics.psnr_roi_db)),
+        ("SSIM", f"{statistics.ssim:.5f} ({statistics.ssim_window})"),
+        ("largest change", f"{statistics.max_abs_change_units:.4g} {unit} ({statistics.max_abs_change[0] * 255:.3g}/255 of the window)"),
+        ("changed voxels", f"{statistics.changed_voxels} ({statistics.changed_fraction:.1%} of the regions)"),
+        ("changed outside the regions", str(statistics.changed_outside_regions)),
+        ("intensity window", f"{low:g} to {high:g}"),
+    ]
+
+
+def _decibel(value: float | None) -> str:
+    return "no change" if value is None else f"{value:.2f} dB"

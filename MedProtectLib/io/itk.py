@@ -1,0 +1,84 @@
+"""SimpleITK: geometry of NRRD and MetaImage headers, voxels of PNG and TIFF pictures, resampling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.grid import geometry_from_matrix
+from MedProtectLib.volume import Geometry
+
+
+def read_geometry(path: Path, shape: tuple[int, ...]) -> Geometry:
+    """The grid (k, j, i) of ``shape`` that a header describes, without reading voxels. A 4D header with one volume counts as 3D.
+
+    Raises:
+        MedProtectError: SimpleITK does not understand the header or finds another shape, or the grid is singular or sheared.
+    """
+    with _one_line_errors(path):
+        geometry = _geometry(path, _header(path))
+    if geometry.shape != shape:
+        raise MedProtectError(f"{path}: damaged header: the sizes in it contradict each other.")
+    return geometry
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Voxels (k, j, i[, c]) and grid of a PNG or TIFF file.
+
+    Raises:
+        MedProtectError: SimpleITK cannot decode it.
+    """
+    with _one_line_errors(path):
+        header = _header(path)
+        array = sitk.GetArrayFromImage(header.Execute())
+        geometry = _geometry(path, header)
+    return array.reshape((*geometry.shape, *array.shape[header.GetDimension() :])), geometry
+
+
+def resample_nearest(array: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
+    """An integer array (k, j, i) on ``geometry``, looked up at the voxel centres of ``target``; 0 outside."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    on_target = sitk.Resample(
+        image, target.size, sitk.Transform(), sitk.sitkNearestNeighbor, target.origin, target.spacing, target.direction
+    )
+    return sitk.GetArrayFromImage(on_target)
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _geometry(path: Path, header: sitk.ImageFileReader) -> Geometry:
+    dimension, size = header.GetDimension(), header.GetSize()
+    used = min(dimension, 3)
+    matrix = np.eye(4)
+    matrix[:used, :used] = (np.reshape(header.GetDirection(), (dimension, dimension)) * header.GetSpacing())[:used, :used]
+    matrix[:used, 3] = header.GetOrigin()[:used]
+    return geometry_from_matrix(path, (*size[:used], *(1,) * (3 - used)), matrix, used)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Keep ITK's warnings off the terminal, and of its error texts only the line that says what is wrong."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[-1]
+        reason = re.sub(r"^(\[nrrd\]|.*(ERROR|\(0x[0-9a-f]+\)):)\s*", "", line).strip().rstrip(".")
+        raise MedProtectError(f"{path}: not a readable image ({reason}).") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

@@ -1,0 +1,97 @@
+"""Label maps: the structures that a file holds, by name and value."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.volumes import read_stored
+from MedProtectLib.volume import LabelMap, Segment, Volume
+
+CARET_LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
+SLICER_SEGMENT = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer)")
+
+
+def read_labels(path: str | os.PathLike[str]) -> LabelMap:
+    """Read a label map.
+
+    Every value but 0 that occurs becomes a segment. Names come from a segmentation of 3D Slicer (whose segments are all
+    kept, empty ones too, and may overlap in several layers) or from the label table in a NIfTI header; other segments are
+    called by their value. Layers have the smallest unsigned type that holds their values.
+
+    Raises:
+        MedProtectError: as for :func:`read_volume`; negative or fractional values; colours instead of labels.
+    """
+    path = Path(path)
+    volume = read_stored(path)
+    from_slicer = _slicer_fields(volume)
+    layers = tuple(_as_labels(path, layer) for layer in _layers(path, volume, from_slicer))
+    segments = _slicer_segments(path, from_slicer, len(layers))
+    named = {(segment.layer, segment.value) for segment in segments}
+    names = _caret_names(volume)
+    for number, layer in enumerate(layers):
+        segments += [Segment(names.get(v, str(v)), v, number) for v in _values(layer) if v and (number, v) not in named]
+    return LabelMap(layers, volume.geometry, tuple(segments), path.name)
+
+
+def _layers(path: Path, volume: Volume, from_slicer: Mapping[int, Mapping[str, str]]) -> Sequence[np.ndarray]:
+    array = volume.array
+    if (volume.slope, volume.intercept) != (1.0, 0.0):
+        array = volume.in_units(array)
+    if array.ndim == 3:
+        return [array]
+    channels = [array[..., channel] for channel in volume.intensity_channels]
+    if from_slicer:
+        return channels
+    if not all(np.array_equal(channels[0], other) for other in channels[1:]):
+        raise MedProtectError(f"{path}: a colour image, not a label map. Save the labels as one number per voxel.")
+    return channels[:1]
+
+
+def _as_labels(path: Path, array: np.ndarray) -> np.ndarray:
+    lowest, highest = array.min().item(), array.max().item()
+    if lowest < 0:
+        raise MedProtectError(f"{path}: not a label map: it has negative values (down to {lowest:g}).")
+    if array.dtype.kind == "f" and any(np.any(slab != np.rint(slab)) for slab in array):
+        raise MedProtectError(f"{path}: not a label map: it has values that are not whole numbers.")
+    return np.ascontiguousarray(array, np.min_scalar_type(int(highest)))
+
+
+def _values(layer: np.ndarray) -> list[int]:
+    """The values that occur, in increasing order."""
+    return np.unique(np.concatenate([np.unique(slab) for slab in layer])).tolist()
+
+
+def _slicer_fields(volume: Volume) -> dict[int, dict[str, str]]:
+    """The ID, Name, LabelValue and Layer of 3D Slicer's segments, by their number in the header."""
+    fields: dict[int, dict[str, str]] = {}
+    for key, text in getattr(volume.source, "pairs", {}).items():
+        if match := SLICER_SEGMENT.fullmatch(key):
+            fields.setdefault(int(match[1]), {})[match[2]] = text.strip()
+    return dict(sorted(fields.items()))
+
+
+def _slicer_segments(path: Path, fields: Mapping[int, Mapping[str, str]], layers: int) -> list[Segment]:
+    """Files from before 2020 have neither LabelValue nor Layer: each segment is a layer of zeros and ones."""
+    segments = []
+    for number, about in fields.items():
+        name = about.get("Name") or about.get("ID") or str(number)
+        try:
+            segment = Segment(name, int(about.get("LabelValue", 1)), int(about.get("Layer", number if layers > 1 else 0)))
+        except ValueError as error:
+            raise MedProtectError(f"{path}: damaged segmentation: segment '{name}' has no whole number as value or layer.") from error
+        if not 0 <= segment.layer < layers:
+            raise MedProtectError(f"{path}: damaged segmentation: segment '{name}' is in layer {segment.layer}, the file has {layers}.")
+        segments.append(segment)
+    return segments
+
+
+def _caret_names(volume: Volume) -> dict[int, str]:
+    """Names by value from a Caret label table, as Connectome Workbench and TotalSegmentator keep it in a NIfTI extension."""
+    header = (getattr(volume.source, "hdr", None) or b"") + getattr(volume.source, "prefix", b"")
+    return {int(value): name.decode("utf-8", "replace").strip() for value, name in CARET_LABEL.findall(header)}

@@ -1,0 +1,125 @@
+"""MetaImage: one file (.mha) or a header with a data file (.mhd). Format: https://itk.org/Wiki/ITK/MetaIO/Documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.grid import check_grid, check_spacing
+from MedProtectLib.io.itk import read_geometry
+from MedProtectLib.io.names import extension_of, stem_of
+from MedProtectLib.io.source import HeaderSource, data_file, header_lines
+from MedProtectLib.io.voxels import Layout, read_voxels, three_axes
+from MedProtectLib.volume import Volume
+
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+DATA_EXTENSIONS = {"raw": ".raw", "zlib": ".zraw", "ascii": ".txt"}
+MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaImageSource(HeaderSource):
+    """``lines`` are the header's with their line ends, ElementDataFile last."""
+
+    lines: tuple[bytes, ...]
+    detached: bool
+
+    def targets(self, path: Path) -> tuple[Path, ...]:
+        return (path, path.with_name(stem_of(path) + DATA_EXTENSIONS[self.layout.encoding])) if self.detached else (path,)
+
+    def header(self, data_name: str | None, data_size: int) -> bytes:
+        written = {"ElementDataFile": data_name or "LOCAL"}
+        if self.layout.encoding == "zlib":
+            written = {"CompressedDataSize": str(data_size), **written}
+        dropped = {"CompressedDataSize", "ElementDataFile", "HeaderSize"}
+        kept = [line for line in self.lines if _parse_line(line)[0] not in dropped]
+        end = "\r\n" if self.lines[0].endswith(b"\r\n") else "\n"
+        return b"".join(kept) + "".join(f"{key} = {value}{end}" for key, value in written.items()).encode()
+
+
+def read(path: Path) -> Volume:
+    """Read a MetaImage file.
+
+    Raises:
+        MedProtectError: not MetaImage, damaged, or laid out in a way that is not supported (4D, several data files).
+    """
+    lines = header_lines(path, rb"\w+\s*[=:]", lambda line: _parse_line(line)[0] == "ElementDataFile")
+    fields = dict(map(_parse_line, lines))
+    layout = _layout(path, fields)
+    check_grid(path, layout.grid)
+    for spacing in ("ElementSpacing", "ElementSize"):
+        if spacing in fields:
+            check_spacing(path, _numbers(path, fields, spacing))
+    geometry = read_geometry(path, three_axes(layout.grid))
+
+    name = fields["ElementDataFile"]
+    data = path if name.upper() == "LOCAL" else data_file(path, name)
+    offset = sum(map(len, lines)) if data == path else 0
+    leading = int(_numbers(path, fields, "HeaderSize", "0")[0])
+    if leading == -1 and layout.encoding == "raw":
+        offset = max(offset, data.stat().st_size - layout.nbytes)
+    elif leading > 0 and data != path:
+        offset = leading
+
+    array = read_voxels(data, layout, offset)
+    source = MetaImageSource(
+        files=(path,) if data == path else (path, data),
+        extension=extension_of(path),
+        shape=array.shape,
+        dtype=array.dtype,
+        layout=layout,
+        lines=lines,
+        detached=data != path,
+    )
+    return Volume(array, geometry, path.name, modality=MODALITIES.get(fields.get("Modality", "")), source=source)
+
+
+def _parse_line(line: bytes) -> tuple[str, str]:
+    key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "replace"), count=1).partition("\0")
+    return key.strip(), value.strip()
+
+
+def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
+    for required in ("DimSize", "ElementType", "ElementDataFile"):
+        if required not in fields:
+            raise MedProtectError(f"{path}: not a MetaImage file, or a damaged one: the field '{required}' is missing.")
+    element = fields["ElementType"].removesuffix("_ARRAY")
+    if element not in TYPES:
+        raise MedProtectError(f"{path}: voxels of type '{fields['ElementType']}' are not supported.")
+    big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+    dtype = np.dtype(TYPES[element]).newbyteorder(">" if big else "<")
+    encoding = "ascii" if fields.get("BinaryData", "True").lower() == "false" else "zlib" if _is_true(fields, "CompressedData") else "raw"
+    shape = tuple(int(size) for size in reversed(_numbers(path, fields, "DimSize")))
+    channels = int(_numbers(path, fields, "ElementNumberOfChannels", "1")[0])
+    if min((*shape, channels)) < 1:
+        raise MedProtectError(f"{path}: damaged MetaImage header: sizes must be positive.")
+    return Layout(shape, dtype, encoding) if channels == 1 else Layout((*shape, channels), dtype, encoding, len(shape))
+
+
+def _is_true(fields: Mapping[str, str], name: str) -> bool:
+    return fields.get(name, "").lower() in ("true", "1")
+
+
+def _numbers(path: Path, fields: Mapping[str, str], name: str, default: str = "") -> list[float]:
+    try:
+        return [float(word) for word in fields.get(name, default).split()]
+    except ValueError as error:
+        raise MedProtectError(f"{path}: damaged MetaImage header: '{name}' is '{fields[name]}'.") from error

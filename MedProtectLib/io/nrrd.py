@@ -1,0 +1,197 @@
+"""NRRD: one file (.nrrd) or a header with a data file (.nhdr). Format: https://teem.sourceforge.net/nrrd/format.html."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.grid import check_grid, check_spacing
+from MedProtectLib.io.itk import read_geometry
+from MedProtectLib.io.names import extension_of, stem_of
+from MedProtectLib.io.source import HeaderSource, data_file, header_lines
+from MedProtectLib.io.voxels import Layout, read_voxels, three_axes
+from MedProtectLib.volume import Volume
+
+TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    "float": "f4",
+    "double": "f8",
+}
+ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "ascii", "text": "ascii", "txt": "ascii", "hex": "hex"}
+DATA_EXTENSIONS = {"raw": ".raw", "gzip": ".raw.gz", "ascii": ".txt", "hex": ".hex"}
+DOMAIN_KINDS = ("domain", "space", "time", "???", "none")
+CHANNEL_KINDS = ("list", "vector", "point", "2-vector", "3-vector", "4-vector", "3-color", "4-color", "rgb-color", "rgba-color")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NrrdSource(HeaderSource):
+    """``lines`` are the header's with their line ends; ``pairs`` are its ``key:=value`` lines with escapes resolved."""
+
+    lines: tuple[bytes, ...]
+    pairs: Mapping[str, str]
+    detached: bool
+
+    def targets(self, path: Path) -> tuple[Path, ...]:
+        return (path, path.with_name(stem_of(path) + DATA_EXTENSIONS[self.layout.encoding])) if self.detached else (path,)
+
+    def header(self, data_name: str | None, data_size: int) -> bytes:
+        kept = []
+        for line in self.lines:
+            field = _field_name(line)
+            if field == "datafile":
+                kept.append(re.sub(rb":[^\r\n]*", lambda _: f": {data_name}".encode(), line, count=1))
+            elif field not in ("byteskip", "lineskip"):
+                kept.append(line)
+        return b"".join(kept)
+
+
+def read(path: Path) -> Volume:
+    """Read an NRRD file.
+
+    Raises:
+        MedProtectError: not NRRD, damaged, or laid out in a way that is not supported (4D, block or complex types, several data files).
+    """
+    lines = header_lines(path, rb"NRRD000[1-6]\s", lambda line: not line.strip())
+    fields, pairs = _parse(lines)
+    layout, kinds = _layout(path, fields)
+    check_grid(path, layout.grid)
+    _check_axes(path, fields, kinds)
+    geometry = read_geometry(path, three_axes(layout.grid))
+
+    data = data_file(path, fields["datafile"]) if "datafile" in fields else path
+    offset = sum(map(len, lines)) if data == path else 0
+    skip = _integer(path, fields, "byteskip")
+    if skip == -1 and layout.encoding == "raw":
+        skip = max(0, data.stat().st_size - offset - layout.nbytes)
+    if skip < 0 or _integer(path, fields, "lineskip"):
+        raise MedProtectError(
+            f"{path}: 'line skip', or 'byte skip' of compressed data from their end, is not supported. Save the image anew."
+        )
+
+    array = read_voxels(data, layout, offset, skip)
+    source = NrrdSource(
+        files=(path,) if data == path else (path, data),
+        extension=extension_of(path),
+        shape=array.shape,
+        dtype=array.dtype,
+        layout=layout,
+        lines=lines,
+        pairs=pairs,
+        detached=data != path,
+    )
+    alpha = 3 if "rgba-color" in kinds else None
+    return Volume(array, geometry, path.name, alpha=alpha, source=source)
+
+
+def new_source(volume: Volume, extension: str) -> NrrdSource:
+    """A header with nothing but type and grid, for a volume (k, j, i[, c]) that was not read from a file."""
+    used, channels = volume.geometry.dimension, volume.array.shape[3:]
+    matrix = volume.geometry.index_to_physical()
+    directions = ["none"] * len(channels) + [_vector(matrix[:used, axis]) for axis in range(used)]
+    text = (
+        "NRRD0004\n"
+        f"type: { {'float32': 'float', 'float64': 'double'}.get(volume.array.dtype.name, volume.array.dtype.name) }\n"
+        f"dimension: {used + len(channels)}\n"
+        f"space{': left-posterior-superior' if used == 3 else ' dimension: 2'}\n"
+        f"sizes: {' '.join(map(str, (*channels, *volume.geometry.size[:used])))}\n"
+        f"space directions: {' '.join(directions)}\n"
+        f"kinds: {' '.join(['vector'] * len(channels) + ['domain'] * used)}\n"
+        "endian: little\n"
+        "encoding: gzip\n"
+        f"space origin: {_vector(matrix[:used, 3])}\n"
+        "\n"
+    )
+    shape = (*volume.geometry.shape[3 - used :], *channels)
+    layout = Layout(shape, volume.array.dtype.newbyteorder("<"), "gzip", len(shape) - 1 if channels else None)
+    return NrrdSource(
+        files=(),
+        extension=extension,
+        shape=volume.array.shape,
+        dtype=volume.array.dtype,
+        layout=layout,
+        lines=(text.encode(),),
+        pairs={},
+        detached=False,
+    )
+
+
+def _vector(values: Iterable[float]) -> str:
+    return f"({','.join(repr(float(value)) for value in values)})"
+
+
+def _field_name(line: bytes) -> str | None:
+    """The field of a ``field: value`` line, in lower case without blanks; None for comments and ``key:=value`` lines."""
+    name, colon, value = line.partition(b":")
+    return (
+        None if line.startswith(b"#") or not colon or value.startswith(b"=") else name.decode("utf-8", "replace").replace(" ", "").lower()
+    )
+
+
+def _parse(lines: Iterable[bytes]) -> tuple[dict[str, str], dict[str, str]]:
+    """The fields and the key/value pairs of a header."""
+    fields, pairs = {}, {}
+    for line in lines:
+        name, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(":")
+        if field := _field_name(line):
+            fields[field] = value.strip()
+        elif value.startswith("="):
+            pairs[name] = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], value[1:])
+    return fields, pairs
+
+
+def _layout(path: Path, fields: Mapping[str, str]) -> tuple[Layout, list[str]]:
+    """How the voxels lie, and the kind of every axis (fastest first, in lower case)."""
+    for required in ("type", "sizes", "encoding"):
+        if required not in fields:
+            raise MedProtectError(f"{path}: damaged NRRD header: the field '{required}' is missing.")
+    if fields["type"].lower() not in TYPES:
+        raise MedProtectError(f"{path}: voxels of type '{fields['type']}' are not supported.")
+    if fields["encoding"].lower() not in ENCODINGS:
+        raise MedProtectError(f"{path}: NRRD encoding '{fields['encoding']}' is not supported. Save the image with encoding gzip or raw.")
+    dtype, encoding = np.dtype(TYPES[fields["type"].lower()]), ENCODINGS[fields["encoding"].lower()]
+    if dtype.itemsize > 1 and encoding != "ascii":
+        if fields.get("endian", "").lower() not in ("little", "big"):
+            raise MedProtectError(f"{path}: damaged NRRD header: the field 'endian' must be 'little' or 'big'.")
+        dtype = dtype.newbyteorder("<" if fields["endian"].lower() == "little" else ">")
+
+    sizes = [_integer(path, {"sizes": word}, "sizes") for word in fields["sizes"].split()]
+    kinds = fields["kinds"].lower().split() if "kinds" in fields else ["domain"] * len(sizes)
+    if len(kinds) != len(sizes) or min(sizes, default=0) < 1:
+        raise MedProtectError(f"{path}: damaged NRRD header: 'sizes: {fields['sizes']}' does not fit the other fields.")
+    channels = [axis for axis, kind in enumerate(kinds) if kind not in DOMAIN_KINDS]
+    if len(channels) > 1 or any(kinds[axis] not in CHANNEL_KINDS for axis in channels):
+        raise MedProtectError(f"{path}: axes of kind '{' '.join(kinds)}' are not supported; only intensities and lists of them are.")
+    return Layout(tuple(reversed(sizes)), dtype, encoding, len(sizes) - 1 - channels[0] if channels else None), kinds
+
+
+def _check_axes(path: Path, fields: Mapping[str, str], kinds: list[str]) -> None:
+    """Look at the spacing as it is written: SimpleITK reads not-a-number as 1 and a negative spacing as a flip."""
+    grid_axes = [axis for axis, kind in enumerate(kinds) if kind in DOMAIN_KINDS]
+    directions = re.findall(r"\([^)]*\)|none", fields.get("spacedirections", ""))
+    try:
+        spacings = [float(word) for word in fields.get("spacings", "").split()]
+        norms = [np.linalg.norm([float(word) for word in d[1:-1].split(",")]) if d != "none" else np.nan for d in directions]
+    except ValueError as error:
+        raise MedProtectError(f"{path}: damaged NRRD header: {error}.") from error
+    for per_axis in (spacings, norms):
+        if per_axis:
+            check_spacing(path, [per_axis[axis] for axis in grid_axes if axis < len(per_axis)])
+
+
+def _integer(path: Path, fields: Mapping[str, str], name: str) -> int:
+    try:
+        return int(fields.get(name, "0"))
+    except ValueError as error:
+        raise MedProtectError(f"{path}: damaged NRRD header: '{name}' is '{fields[name]}', no whole number.") from error

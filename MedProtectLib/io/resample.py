@@ -1,0 +1,54 @@
+"""Labels on another grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.volume import Geometry, LabelMap
+
+UNPLACED = Geometry((1, 1, 1))
+
+
+def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
+    """The labels at the voxel centres of another grid (nearest neighbour in space, 0 outside), layer by layer.
+
+    2D pictures of equal size count as one grid where neither is placed in space: resolutions in picture files are about printing.
+
+    Raises:
+        MedProtectError: the two grids have no point in common.
+    """
+    if labels.geometry.same_grid(geometry) or _same_picture(labels.geometry, geometry):
+        return replace(labels, geometry=geometry)
+    if not (_reaches(labels.geometry, geometry) and _reaches(geometry, labels.geometry)):
+        raise MedProtectError(
+            f"{labels.name}: the labels lie elsewhere in space than the image ({_extent(labels.geometry)}; the image {_extent(geometry)}). "
+            "Give the label map that belongs to this image."
+        )
+    from MedProtectLib.io.itk import resample_nearest
+
+    layers = tuple(resample_nearest(layer, labels.geometry, geometry) for layer in labels.layers)
+    return replace(labels, layers=layers, geometry=geometry)
+
+
+def _same_picture(one: Geometry, other: Geometry) -> bool:
+    unplaced = all((g.dimension, g.origin, g.direction) == (2, UNPLACED.origin, UNPLACED.direction) for g in (one, other))
+    return unplaced and one.size == other.size
+
+
+def _reaches(grid: Geometry, other: Geometry) -> bool:
+    """Whether the box around ``grid``, along the axes of ``other``, meets the voxels of ``other``."""
+    index = np.linalg.inv(other.index_to_physical()) @ grid.index_to_physical() @ _corners(grid)
+    return bool(np.all(index[:3].max(axis=1) > -0.5) and np.all(index[:3].min(axis=1) < np.array(other.size) - 0.5))
+
+
+def _corners(grid: Geometry) -> np.ndarray:
+    """The eight outer voxel corners as columns (i, j, k, 1)."""
+    return np.array([(*np.where(corner, np.array(grid.size) - 0.5, -0.5), 1) for corner in np.ndindex(2, 2, 2)]).T
+
+
+def _extent(grid: Geometry) -> str:
+    points = (grid.index_to_physical() @ _corners(grid))[:3]
+    return " x ".join(f"{low:.0f}..{high:.0f}" for low, high in zip(points.min(axis=1), points.max(axis=1), strict=True)) + " mm"

@@ -1,0 +1,287 @@
+"""TIFF: grey, RGB and RGBA pictures and stacks of pages. Every tag that does not say how the pixels are packed is kept.
+
+Format: TIFF revision 6.0 (1992), and BigTIFF with its offsets of 64 bits.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.itk import read_picture
+from MedProtectLib.io.names import extension_of
+from MedProtectLib.io.source import Source, new_file
+from MedProtectLib.volume import Volume
+
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, ORIENTATION = 254, 256, 257, 258, 259, 262, 266, 273, 274
+SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR, PREDICTOR, TILE_WIDTH, SUB_PICTURES, EXTRA, FORMAT = (
+    277,
+    278,
+    279,
+    284,
+    317,
+    322,
+    330,
+    338,
+    339,
+)
+POINTERS = (34665, 34853, 40965)  # to directories of EXIF, GPS and interoperability tags
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+SHORT, LONG, LONG8 = 3, 4, 16
+INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", LONG8: "Q", 18: "Q"}
+NONE, DEFLATE, HORIZONTAL = 1, 8, 2
+LOSSLESS = (NONE, 5, DEFLATE, 32946, 32773)  # LZW, Deflate, Deflate, PackBits
+LOSSY = (6, 7, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
+WHOLE_PAGES = (0, 2)  # and no thumbnails or transparency masks
+MOST_EXPANSION = 2000  # LZW: 12 bits stand for up to 3837 bytes, half of that on average
+COMPRESSION_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tag's type and the bytes of its values; or the directory that it points to."""
+
+    type: int
+    values: bytes
+    directory: Mapping[int, Entry] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return len(self.values) // TYPE_SIZES[self.type]
+
+
+Page = Mapping[int, Entry]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Byte order (a struct prefix), and whether offsets have 64 bits."""
+
+    order: str
+    big: bool
+
+    @property
+    def offset(self) -> str:
+        return "Q" if self.big else "I"
+
+    @property
+    def offset_size(self) -> int:
+        return 8 if self.big else 4
+
+    @property
+    def first_link(self) -> int:
+        """Where the file header keeps the offset of the first directory."""
+        return 8 if self.big else 4
+
+    def link(self, start: int, entries: int) -> int:
+        """Where a directory at ``start`` keeps the offset of the next one."""
+        return start + (8 + 20 * entries if self.big else 2 + 12 * entries)
+
+    def pack(self, form: str, *values: int) -> bytes:
+        return struct.pack(self.order + form, *values)
+
+    def unpack(self, form: str, content: bytes, position: int) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + form, content, position)
+
+    def values(self, page: Page, tag: int, default: int = 0) -> tuple[int, ...]:
+        """The values of a tag of an integer type."""
+        entry = page.get(tag)
+        return self.unpack(f"{entry.count}{INTEGERS[entry.type]}", entry.values, 0) if entry and entry.type in INTEGERS else (default,)
+
+    def value(self, page: Page, tag: int, default: int = 0) -> int:
+        return self.values(page, tag, default)[0]
+
+    def entry(self, type_: int, *values: int) -> Entry:
+        return Entry(type_, self.pack(f"{len(values)}{INTEGERS[type_]}", *values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffSource(Source):
+    """The pages with all their tags. What was compressed is written with Deflate, whatever it was compressed with."""
+
+    dialect: Dialect
+    pages: tuple[Page, ...]
+
+    def write(self, array: np.ndarray, path: Path) -> None:
+        dialect = self.dialect
+        content = bytearray(b"II" if dialect.order == "<" else b"MM")
+        content += dialect.pack("HHHQ", 43, 8, 0, 0) if dialect.big else dialect.pack("HI", 42, 0)
+        link = dialect.first_link
+        for page, picture in zip(self.pages, array, strict=True):
+            offsets, sizes = [], []
+            for strip in _strips(dialect, page, picture):
+                offsets.append(len(content))
+                sizes.append(len(strip))
+                content += _even(strip)
+            start, written = len(content), _with_strips(dialect, page, offsets, sizes)
+            content += _directory(dialect, written, start)
+            struct.pack_into(dialect.order + dialect.offset, content, link, start)
+            link = dialect.link(start, len(written))
+        with new_file(path) as stream:
+            stream.write(content)
+
+
+def read(path: Path) -> Volume:
+    """Read a TIFF picture (1, j, i[, c]) or a stack of equal pages (k, j, i[, c]).
+
+    Raises:
+        MedProtectError: not TIFF, damaged, truncated, lossy, or packed in a way that SimpleITK does not read faithfully.
+    """
+    content = path.read_bytes()
+    try:
+        dialect, pages = _parse(path, content)
+        shape, dtype = _layout(path, dialect, pages)
+        _check_strips(path, dialect, pages, len(content), math.prod(shape[1:]) * dtype.itemsize)
+    except (struct.error, KeyError, IndexError) as error:
+        raise MedProtectError(f"{path}: damaged or truncated TIFF file; get a fresh copy.") from error
+    array, geometry = read_picture(path)
+    if (array.shape, array.dtype) != (shape, dtype):
+        raise MedProtectError(f"{path}: damaged TIFF file (SimpleITK finds other pixels than its tags announce); get a fresh copy.")
+    has_alpha = shape[3:] == (4,) and dialect.value(pages[0], EXTRA) in (1, 2)
+    source = TiffSource(files=(path,), extension=extension_of(path), shape=shape, dtype=dtype, dialect=dialect, pages=pages)
+    return Volume(array, geometry, path.name, photograph=dtype == np.uint8, alpha=3 if has_alpha else None, source=source)
+
+
+def _parse(path: Path, content: bytes) -> tuple[Dialect, tuple[Page, ...]]:
+    orders = {b"II": "<", b"MM": ">"}
+    if content[:2] not in orders:
+        raise MedProtectError(f"{path}: not a TIFF file.")
+    order = orders[content[:2]]
+    version = struct.unpack_from(order + "H", content, 2)[0]
+    if version not in (42, 43):
+        raise MedProtectError(f"{path}: not a TIFF file.")
+    dialect = Dialect(order, version == 43)
+    pages: list[Page] = []
+    start, seen = dialect.unpack(dialect.offset, content, dialect.first_link)[0], set[int]()
+    while start:
+        if start in seen:
+            raise MedProtectError(f"{path}: damaged TIFF file (its pages form a loop); get a fresh copy.")
+        seen.add(start)
+        page, start = _read_directory(dialect, content, start)
+        pages.append(page)
+    return dialect, tuple(pages)
+
+
+def _read_directory(dialect: Dialect, content: bytes, start: int, depth: int = 0) -> tuple[Page, int]:
+    """A directory and the offset of the next one (0: none)."""
+    (entries,) = dialect.unpack("Q" if dialect.big else "H", content, start)
+    end = dialect.link(start, entries)
+    page: dict[int, Entry] = {}
+    for position in range(dialect.link(start, 0), end, dialect.link(0, 1) - dialect.link(0, 0)):
+        tag, type_, count = dialect.unpack("HH" + dialect.offset, content, position)
+        at, size = position + 4 + dialect.offset_size, count * TYPE_SIZES[type_]
+        if size > dialect.offset_size:
+            (at,) = dialect.unpack(dialect.offset, content, at)
+        if at + size > len(content):
+            raise IndexError(at)
+        page[tag] = Entry(type_, content[at : at + size])
+        if tag in POINTERS and depth < len(POINTERS):
+            page[tag] = Entry(type_, page[tag].values, _read_directory(dialect, content, dialect.value(page, tag), depth + 1)[0])
+    return page, dialect.unpack(dialect.offset, content, end)[0]
+
+
+def _layout(path: Path, dialect: Dialect, pages: Sequence[Page]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape (k, j, i[, c]) and type of the pixels."""
+
+    def refuse(reason: str) -> MedProtectError:
+        return MedProtectError(f"{path}: {reason}. Save it as an uncompressed grey or RGB TIFF, or as PNG.")
+
+    described = {
+        (
+            tuple(dialect.value(page, tag, 1) for tag in (HEIGHT, WIDTH, SAMPLES, COMPRESSION, FORMAT)),
+            dialect.values(page, BITS, 1),
+            dialect.value(page, PHOTOMETRIC),
+        )
+        for page in pages
+    }
+    if len(described) != 1 or any(dialect.value(page, SUBFILE) not in WHOLE_PAGES or SUB_PICTURES in page for page in pages):
+        raise refuse("the TIFF file has no pages, or pages of different kinds (thumbnails, masks, resolutions), which are not supported")
+    (((height, width, samples, compression, number), bits, photometric),) = described
+    if compression in LOSSY:
+        raise MedProtectError(f"{path}: a TIFF file with lossy compression is not supported: lossy compression destroys the perturbation.")
+    if compression not in LOSSLESS:
+        raise refuse(f"TIFF compression {compression} is not supported")
+    kind = {1: "u", 2: "i", 3: "f"}.get(number, "")
+    if len(set(bits)) > 1 or f"{kind}{bits[0]}" not in ("u8", "i8", "u16", "i16", "u32", "i32", "f32"):
+        raise refuse(f"TIFF pixels of {bits[0]} bits in sample format {number} are not supported")
+    if (photometric, samples) not in ((0, 1), (1, 1), (2, 3), (2, 4)):
+        raise refuse(
+            f"TIFF colours of kind {photometric} with {samples} samples a pixel (such as palettes, CMYK, grey with alpha) are not supported"
+        )
+    for page in pages:
+        if TILE_WIDTH in page or (samples > 1 and dialect.value(page, PLANAR, 1) != 1) or dialect.value(page, ORIENTATION, 1) != 1:
+            raise refuse("TIFF pictures in tiles, in separate colour planes or turned by an orientation tag are not supported")
+    shape = (len(pages), height, width) + ((samples,) if samples > 1 else ())
+    return shape, np.dtype(f"{kind}{bits[0] // 8}")
+
+
+def _check_strips(path: Path, dialect: Dialect, pages: Sequence[Page], file_size: int, page_size: int) -> None:
+    for page in pages:
+        ends = [start + size for start, size in zip(dialect.values(page, STRIP_OFFSETS), dialect.values(page, STRIP_SIZES), strict=True)]
+        packed = sum(dialect.values(page, STRIP_SIZES))
+        most = packed * (1 if dialect.value(page, COMPRESSION, 1) == NONE else MOST_EXPANSION)
+        if max(ends) > file_size or page_size > most:
+            raise MedProtectError(f"{path}: truncated TIFF file: it ends before its pixels do. Get a fresh copy.")
+
+
+def _rows_per_strip(dialect: Dialect, page: Page) -> int:
+    return min(dialect.value(page, ROWS_PER_STRIP, 2**32 - 1), dialect.value(page, HEIGHT))
+
+
+def _is_packed(dialect: Dialect, page: Page) -> bool:
+    return dialect.value(page, COMPRESSION, 1) != NONE
+
+
+def _keeps_predictor(dialect: Dialect, page: Page) -> bool:
+    return _is_packed(dialect, page) and dialect.value(page, PREDICTOR, 1) == HORIZONTAL
+
+
+def _strips(dialect: Dialect, page: Page, picture: np.ndarray) -> Iterator[bytes]:
+    """The rows of a page (j, i[, c]), cut and packed as the page says."""
+    step = _rows_per_strip(dialect, page)
+    for first in range(0, len(picture), step):
+        rows = picture[first : first + step]
+        if _keeps_predictor(dialect, page):
+            rows = np.diff(rows, axis=1, prepend=np.zeros_like(rows[:, :1]))
+        strip = rows.astype(rows.dtype.newbyteorder(dialect.order)).tobytes()
+        yield zlib.compress(strip, COMPRESSION_LEVEL) if _is_packed(dialect, page) else strip
+
+
+def _with_strips(dialect: Dialect, page: Page, offsets: Sequence[int], sizes: Sequence[int]) -> Page:
+    """The page's tags for strips that lie elsewhere."""
+    kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR)}
+    if _keeps_predictor(dialect, page):
+        kept[PREDICTOR] = page[PREDICTOR]
+    offset_type = LONG8 if dialect.big else LONG
+    return kept | {
+        COMPRESSION: dialect.entry(SHORT, DEFLATE if _is_packed(dialect, page) else NONE),
+        STRIP_OFFSETS: dialect.entry(offset_type, *offsets),
+        STRIP_SIZES: dialect.entry(offset_type, *sizes),
+        ROWS_PER_STRIP: dialect.entry(LONG, _rows_per_strip(dialect, page)),
+    }
+
+
+def _directory(dialect: Dialect, page: Page, start: int) -> bytes:
+    """The bytes of a directory that begins at ``start`` and is the last, with the values that do not fit into it behind it."""
+    entries, behind = b"", b""
+    end = dialect.link(start, len(page)) + dialect.offset_size
+    for tag, entry in sorted(page.items()):
+        values = entry.values
+        if entry.directory or len(values) > dialect.offset_size:
+            at = end + len(behind)
+            behind += _even(_directory(dialect, entry.directory, at) if entry.directory else values)
+            values = dialect.pack(dialect.offset, at)
+        entries += dialect.pack("HH" + dialect.offset, tag, entry.type, entry.count) + values.ljust(dialect.offset_size, b"\0")
+    return dialect.pack("Q" if dialect.big else "H", len(page)) + entries + bytes(dialect.offset_size) + _even(behind)
+
+
+def _even(content: bytes) -> bytes:
+    """TIFF wants what it points to at even offsets."""
+    return content + b"\0" * (len(content) % 2)

@@ -1,0 +1,123 @@
+"""Image files of every format: which module reads them, and the checks that hold for all."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.names import extension_of
+from MedProtectLib.io.source import Source
+from MedProtectLib.volume import Volume
+
+SUPPORTED = "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG and TIFF"
+READERS = {
+    **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), "nifti"),
+    **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr"), "nrrd"),
+    **dict.fromkeys((".mha", ".mhd"), "metaimage"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".png": "png",
+}
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2", ".j2k", ".jxl", ".webp", ".avif", ".heic")
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """Read an image with its stored values, (k, j, i) or (k, j, i, c), its grid, and what is needed to write it back.
+
+    Raises:
+        MedProtectError: the file is missing, empty, truncated, damaged, lossy, of an unknown format or pixel type, has no valid
+            grid, holds voxels that are not finite, or could not be written back as it is (palettes, fewer than 8 bits).
+    """
+    path = Path(path)
+    volume = read_stored(path)
+    if volume.source.refusal:
+        raise MedProtectError(f"{path}: {volume.source.refusal}")
+    return volume
+
+
+def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Write a volume to ``path`` in the format, stored type, byte order, compression and with the header it was read with.
+
+    Formats with a data file of their own get it beside ``path`` under the same name. A volume that was not read from a file
+    can be written as .nrrd, .nii or .nii.gz. The same volume gives the same bytes. Nothing is left behind when writing fails.
+
+    Raises:
+        MedProtectError: another extension or another type of voxels than the source's, a file that the volume was read from, or no
+            space, permission or folder.
+    """
+    path = Path(path)
+    source = volume.source or _new_source(volume, path)
+    if not isinstance(source, Source):
+        raise MedProtectError(f"{volume.name}: it was not read from an image file and cannot be written as one.")
+    if extension_of(path) != source.extension:
+        raise MedProtectError(f"{path}: {volume.name} keeps its format; give it a name that ends in {source.extension}.")
+    if (volume.array.shape, volume.array.dtype) != (source.shape, source.dtype):
+        raise MedProtectError(
+            f"{path}: {volume.name} is stored as {source.dtype} {source.shape}, not {volume.array.dtype} {volume.array.shape}."
+        )
+    for target in source.targets(path):
+        if any(target.exists() and file.exists() and target.samefile(file) for file in source.files):
+            raise MedProtectError(f"{path}: writing it would replace '{target.name}' of the original. Choose another folder or name.")
+    try:
+        source.write(volume.array, path)
+    except OSError as error:
+        raise MedProtectError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def read_stored(path: Path) -> Volume:
+    """Read a file of any supported format, also such as can only serve as a label map.
+
+    Raises:
+        MedProtectError: the file is missing, empty, of another format, damaged, or holds voxels that are not finite.
+    """
+    try:
+        if path.is_dir():
+            raise MedProtectError(f"{path}: a folder, not an image file.")
+        if path.stat().st_size == 0:
+            raise MedProtectError(f"{path}: the file is empty; get a fresh copy.")
+        volume: Volume = _reader_for(path).read(path)
+    except FileNotFoundError as error:
+        raise MedProtectError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
+    _check_finite(path, volume.array)
+    return volume
+
+
+def _reader_for(path: Path) -> Any:
+    """The module that reads files with this extension.
+
+    Raises:
+        MedProtectError: there is none.
+    """
+    extension = extension_of(path)
+    if extension in READERS:
+        return import_module(f"MedProtectLib.io.{READERS[extension]}")
+    reason = (
+        "lossy compression destroys the perturbation" if extension in LOSSY else f"no image format is known by '{extension or path.name}'"
+    )
+    raise MedProtectError(f"{path}: {reason}. Supported are {SUPPORTED}.")
+
+
+def _new_source(volume: Volume, path: Path) -> Source:
+    extension = extension_of(path)
+    if extension not in (".nrrd", ".nii", ".nii.gz"):
+        raise MedProtectError(f"{path}: {volume.name} was not read from a file; it can be written as .nrrd, .nii or .nii.gz.")
+    if (volume.slope, volume.intercept) != (1.0, 0.0):
+        raise MedProtectError(f"{path}: {volume.name} was not read from a file and has a slope or intercept, which a new file would lose.")
+    source: Source = _reader_for(path).new_source(volume, extension)
+    return source
+
+
+def _check_finite(path: Path, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        return
+    bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in array)
+    if bad:
+        raise MedProtectError(
+            f"{path}: {bad:,} of {array.size:,} voxels are infinite or not a number. Replace them first, for example by 0."
+        )

@@ -1,0 +1,113 @@
+"""The levels an image's stored values lie on: what survives being written to its file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedProtectLib.volume import Volume
+
+FLOOR_SHARE = 0.01
+FINE_STEPS_PER_BOUND = 1024
+GRID_MOST_LEVELS = 65536
+GRID_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Levels(ABC):
+    """A ladder of stored values.
+
+    ``step`` is the distance of two rungs in stored units, ``lowest`` and ``highest`` the stored values that a
+    changed voxel may reach.
+    """
+
+    step: float
+    lowest: float
+    highest: float
+
+    @abstractmethod
+    def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Stored values moved by whole levels, in the stored type. ``counts`` must respect :meth:`room`."""
+
+    def room(self, stored: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """How many levels each value may move, upwards where ``up`` is true and downwards elsewhere."""
+        values = stored.astype(np.float64)
+        distance = np.where(up, self.highest - values, values - self.lowest)
+        return np.maximum(np.floor(distance / self.step + GRID_TOLERANCE), 0.0)
+
+
+class IntegerLevels(Levels):
+    """Every integer is a level."""
+
+    def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return (stored.astype(np.int64) + counts.astype(np.int64)).astype(stored.dtype)
+
+
+class FineLevels(Levels):
+    """A continuous float image: a binary step far below the bound stands in for levels."""
+
+    def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return (stored.astype(np.float64) + counts * self.step).astype(stored.dtype)
+
+
+@dataclass(frozen=True)
+class GridLevels(Levels):
+    """A float image whose values lie on a regular grid; ``rungs`` holds the exact stored float of every level."""
+
+    rungs: np.ndarray
+
+    def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        index = np.rint((stored.astype(np.float64) - float(self.rungs[0])) / self.step).astype(np.int64)
+        return self.rungs[index + counts.astype(np.int64)]
+
+
+def find_padding(volume: Volume) -> np.ndarray | None:
+    """Bool (k, j, i) of the voxels that hold no picture, None when there are none.
+
+    Padding is the declared padding value, else the image's lowest value where at least 1 % of the voxels lie exactly
+    there: the zero background of MR, the filling outside a CT's circular field, the black frame of an ultrasound picture.
+    """
+    at_floor = None
+    for c in volume.intensity_channels:
+        channel = volume.channel(c)
+        floor = channel.min() if volume.padding_value is None else volume.padding_value
+        at_floor = channel == floor if at_floor is None else at_floor & (channel == floor)
+    if at_floor is None or not at_floor.any():
+        return None
+    declared = volume.padding_value is not None
+    return at_floor if declared or np.count_nonzero(at_floor) >= FLOOR_SHARE * at_floor.size else None
+
+
+def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float) -> Levels:
+    """The levels of a volume's intensity channels. ``epsilon_stored`` is the bound in stored units."""
+    stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
+    lowest, highest = stored.min(), stored.max()
+    keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
+    if np.issubdtype(stored.dtype, np.integer):
+        return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest))
+    rungs = _regular_grid(np.unique(stored))
+    if rungs is not None:
+        step = (float(rungs[-1]) - float(rungs[0])) / (len(rungs) - 1)
+        return GridLevels(step, float(rungs[int(keep_off_floor)]), float(rungs[-1]), rungs)
+    step = 2.0 ** np.floor(np.log2(epsilon_stored / FINE_STEPS_PER_BOUND))
+    return FineLevels(float(step), float(lowest) + keep_off_floor * float(step), float(highest))
+
+
+def _regular_grid(present: np.ndarray) -> np.ndarray | None:
+    """All levels from the lowest to the highest value if the sorted distinct values lie on a regular grid, else None."""
+    if not 2 < len(present) <= GRID_MOST_LEVELS:
+        return None
+    values = present.astype(np.float64)
+    gaps = np.diff(values)
+    count = np.rint(gaps / gaps.min()).sum()
+    if count >= GRID_MOST_LEVELS:
+        return None
+    step = (values[-1] - values[0]) / count
+    indices = np.rint((values - values[0]) / step)
+    if np.abs(values - values[0] - indices * step).max() > GRID_TOLERANCE * step or len(np.unique(indices)) < len(values):
+        return None
+    rungs = (values[0] + step * np.arange(int(indices[-1]) + 1)).astype(present.dtype)
+    rungs[indices.astype(np.int64)] = present
+    return rungs

@@ -1,0 +1,28 @@
+"""The protection methods, by name. A new one is a file beside these and a line here; loading a name loads its file only."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from MedProtectLib.errors import UsageError
+from MedProtectLib.methods.base import Case, Component, Method
+
+_HOME = {"umed": "MedProtectLib.methods.umed:UMed"}
+
+METHODS = tuple(_HOME)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        UsageError: no method of that name.
+    """
+    if name not in _HOME:
+        raise UsageError(f"unknown method '{name}'. Known methods: {', '.join(METHODS)}.")
+    module, _, attribute = _HOME[name].partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found
+
+
+__all__ = ["METHODS", "Case", "Component", "Method", "method_class"]

@@ -1,0 +1,1 @@
+"""Networks that make perturbations, and how they are run over large images."""

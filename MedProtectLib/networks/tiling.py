@@ -1,0 +1,76 @@
+"""Run generators over a region of any size: in bounded memory, and with the same bytes for every tiling and thread count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import torch
+
+from MedProtectLib.networks.unet import GeneratorUNet
+from MedProtectLib.progress import Report, Stage, ignore
+
+TILE = 64
+Span = tuple[slice, ...]
+
+
+def run_in_tiles(
+    networks: Sequence[GeneratorUNet],
+    image: np.ndarray,
+    wanted: np.ndarray,
+    tile: int = TILE,
+    report: Report = ignore,
+) -> list[np.ndarray]:
+    """tanh of every network's output over an image; zero in tiles without a wanted voxel.
+
+    Every network runs on every tile in a worker of its own that computes with one thread: how torch splits one convolution
+    among threads changes the last bits of its result, how tiles are split among workers does not.
+
+    Args:
+        networks: generators of equal halo and alignment, in eval mode.
+        image: float32, (j, i) or (k, j, i).
+        wanted: bool of the same shape, the voxels whose output is needed.
+        tile: edge of a tile without its halo, a multiple of the networks' alignment.
+        report: called in the calling thread after each piece; what it raises ends the run.
+
+    Returns:
+        One float32 array of the image's shape per network, values in [-1, 1].
+    """
+    outputs = [np.zeros(image.shape, np.float32) for _ in networks]
+    pieces = [(n, core) for core in _cores(image.shape, tile) if wanted[core].any() for n in range(len(networks))]
+    stage = Stage("generate", len(pieces), report)
+    workers = torch.get_num_threads()
+
+    def run(piece: tuple[int, Span]) -> None:
+        number, core = piece
+        outputs[number][core] = _run_tile(networks[number], image, core)
+
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done, _ in enumerate(pool.map(run, pieces), start=1):
+            stage.at(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)
+    return outputs
+
+
+@torch.inference_mode()
+def _run_tile(network: GeneratorUNet, image: np.ndarray, core: Span) -> np.ndarray:
+    """One tile's output: computed with a halo where the image goes on, and zeros behind its far end up to the alignment."""
+    near = [max(0, s.start - network.halo) for s in core]
+    far = [min(n, s.stop + network.halo) for s, n in zip(core, image.shape, strict=True)]
+    edges = [-(-(b - a) // network.alignment) * network.alignment for a, b in zip(near, far, strict=True)]
+    padded = np.zeros(edges, np.float32)
+    padded[tuple(slice(0, b - a) for a, b in zip(near, far, strict=True))] = image[
+        tuple(slice(a, b) for a, b in zip(near, far, strict=True))
+    ]
+    output: np.ndarray = torch.tanh(network(torch.from_numpy(padded)[None, None]))[0, 0].numpy()
+    return output[tuple(slice(s.start - a, s.stop - a) for s, a in zip(core, near, strict=True))]
+
+
+def _cores(shape: tuple[int, ...], tile: int) -> Iterator[Span]:
+    for starts in product(*(range(0, n, tile) for n in shape)):
+        yield tuple(slice(start, min(start + tile, n)) for start, n in zip(starts, shape, strict=True))

@@ -1,0 +1,59 @@
+"""The generator: a small U-Net whose output at a voxel depends on a bounded neighbourhood alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from MedProtectLib.networks.central_difference import CentralDifferenceConv
+
+SLOPE = 0.1
+
+
+class GeneratorUNet(nn.Module):
+    """U-Net from one image channel to one perturbation channel, both (batch, 1, [k,] j, i); values are unbounded.
+
+    It has no normalisation over space, unlike the U-Nets of the publications, so that a tile, a slab and the whole
+    volume give the same perturbation. ``alignment`` is the grid on which tiles must start, ``halo`` the context
+    (a multiple of it) that a tile needs on every side. With ``central_difference`` the encoder's convolutions are central
+    difference convolutions.
+    """
+
+    def __init__(self, dimension: int, channels: Sequence[int], central_difference: bool) -> None:
+        super().__init__()
+        plain = nn.Conv2d if dimension == 2 else nn.Conv3d
+
+        def conv(channels_in: int, channels_out: int, differential: bool) -> nn.Module:
+            if differential:
+                return CentralDifferenceConv(dimension, channels_in, channels_out)
+            return plain(channels_in, channels_out, 3, padding=1)
+
+        def block(*widths: int, differential: bool) -> nn.Sequential:
+            layers = [(conv(a, b, differential), nn.LeakyReLU(SLOPE)) for a, b in pairwise(widths)]
+            return nn.Sequential(*(layer for pair in layers for layer in pair))
+
+        self.encoders = nn.ModuleList(block(a, b, b, differential=central_difference) for a, b in pairwise([1, *channels[:-1]]))
+        self.downs = nn.ModuleList(plain(c, c, 2, stride=2) for c in channels[:-1])
+        self.bottom = block(channels[-2], channels[-1], differential=central_difference)
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Upsample(scale_factor=2), plain(deep, shallow, 1)) for shallow, deep in pairwise(channels)
+        )
+        self.decoders = nn.ModuleList(block(2 * c, c, differential=False) for c in channels[:-1])
+        self.head = plain(channels[0], 1, 1)
+        levels = len(channels) - 1
+        self.alignment = 2**levels
+        reach = sum(3 * 2**level for level in range(levels)) + 2**levels + self.alignment - 1
+        self.halo = -(-reach // self.alignment) * self.alignment
+
+    def forward(self, image: Tensor) -> Tensor:
+        features, skips = image, []
+        for encode, down in zip(self.encoders, self.downs, strict=True):
+            skips.append(encode(features))
+            features = down(skips[-1])
+        features = self.bottom(features)
+        for up, decode, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True):
+            features = decode(torch.cat([up(features), skip], dim=1))
+        return self.head(features)

@@ -1,0 +1,66 @@
+"""The two records of a protected case: one to share, which says what was done, one to keep, which could undo it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.protector import Protection, engine
+from MedProtectLib.statistics import Statistics
+from MedProtectLib.version import __version__
+
+RECORD_SCHEMA = 1
+LIMITS = (
+    "Protection is not de-identification: names, dates and faces in an image or its header stay as they were.",
+    "It is not a guarantee against every way of training; denoising, adversarial training or pretrained networks may weaken it.",
+    "A protected image is not meant for diagnosis; keep the original for that.",
+    "These numbers say how little the image changed. Whether a model fails on it is a question for an audit on your own data.",
+)
+
+
+def shareable_record(protection: Protection, statistics: Statistics, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What may go out with the image: nothing in it gives the perturbation, the seed or the profile away."""
+    return {
+        "schema": RECORD_SCHEMA,
+        "medprotect": __version__,
+        "method": protection.profile.method,
+        "components": list(protection.components),
+        "regions": {
+            "touched": "interior and contour band of the labelled segments",
+            "half_width_voxels": protection.profile.settings.get("half_width"),
+        },
+        "bound": protection.bound,
+        "target_psnr": protection.target_psnr,
+        "public_profile": protection.profile.public,
+        **hashes,
+        "statistics": statistics.as_record(),
+        "engine": engine(),
+        "limits": list(LIMITS),
+    }
+
+
+def private_record(protection: Protection, hashes: Mapping[str, str], segments: Sequence[str], seed: int) -> dict[str, Any]:
+    """What repeats the run, for the owner of the data alone."""
+    profile = protection.profile
+    return {
+        "schema": RECORD_SCHEMA,
+        "medprotect": __version__,
+        **hashes,
+        "segments": list(segments),
+        "seed": seed,
+        "bound": protection.bound,
+        "target_psnr": protection.target_psnr,
+        "window": {"low": protection.window.low, "high": protection.window.high, "rule": protection.window.rule},
+        "level_step_stored": protection.step,
+        "profile": {"sha256": profile.sha256(), "method": profile.method, "public": profile.public, "settings": dict(profile.settings)},
+        "notices": list(protection.notices),
+        "warnings": list(protection.warnings),
+        "engine": engine(),
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON with sorted keys."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,97 @@
+"""Measure an original and its protected version as they lie on disk, without believing any record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import read_labels, read_volume, sha256_file
+from MedProtectLib.levels import find_padding
+from MedProtectLib.protector import on_grid_of
+from MedProtectLib.regions import HALF_WIDTH, find_regions
+from MedProtectLib.staging import RECORD
+from MedProtectLib.statistics import Statistics, measure
+from MedProtectLib.volume import Volume
+from MedProtectLib.window import choose_window
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What two files show: the statistics and, in ``findings``, everything that a protected file must not do."""
+
+    statistics: Statistics
+    findings: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def verify_files(
+    original: str | Path,
+    protected: str | Path,
+    labels: str | Path,
+    segments: Sequence[str] = (),
+    modality: str | None = None,
+    window: Sequence[float] | None = None,
+    half_width: int | None = None,
+) -> Verification:
+    """Compare two files. With a record beside the protected file its window, bound and half-width are used, and checked.
+
+    Raises:
+        MedProtectError: the files cannot be read or compared.
+    """
+    before, after = read_volume(original), read_volume(protected)
+    _comparable(before, after, Path(protected))
+    record = _record_beside(Path(protected))
+    notices: tuple[str, ...] = () if record else (f"{protected}: no record lies beside it; window and regions are found anew.",)
+    said = record.get("statistics", {})
+    if window is None and modality is None and said:
+        window = said["window"]
+    label_map, resampled = on_grid_of(before.geometry, read_labels(labels).select(segments))
+    width = half_width if half_width is not None else record.get("regions", {}).get("half_width_voxels", HALF_WIDTH)
+    regions = find_regions(label_map.classes() > 0, int(width), before.geometry.dimension == 2, find_padding(before))
+    statistics = measure(before, after, regions, choose_window(before, regions, modality, window), record.get("bound"))
+    return Verification(statistics, tuple(_findings(statistics, record, Path(protected))), notices + resampled)
+
+
+def _comparable(before: Volume, after: Volume, protected: Path) -> None:
+    if before.array.shape != after.array.shape or not before.geometry.same_grid(after.geometry):
+        raise MedProtectError(
+            f"{protected}: not on the original's grid ({before.array.shape} against {after.array.shape}). Are these the right files?"
+        )
+    if before.array.dtype != after.array.dtype:
+        raise MedProtectError(
+            f"{protected}: stored as {after.array.dtype}, the original as {before.array.dtype}. It was converted after protecting."
+        )
+
+
+def _record_beside(protected: Path) -> dict[str, Any]:
+    name, marker, _ = protected.name.rpartition("_protected")
+    record = protected.with_name(name + RECORD)
+    if not marker or not record.is_file():
+        return {}
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    except ValueError as error:
+        raise MedProtectError(f"{record}: the record is damaged. Verify without it by moving it away.") from error
+
+
+def _findings(statistics: Statistics, record: dict[str, Any], protected: Path) -> list[str]:
+    findings = []
+    if statistics.changed_voxels == 0:
+        findings.append("not a single voxel differs: this image is not protected")
+    if statistics.changed_outside_regions:
+        findings.append(f"{statistics.changed_outside_regions} voxels outside the interior and the contour band differ")
+    if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * (1 + 1e-5):
+        findings.append(f"the largest change of {statistics.max_abs_change[0]:.5f} exceeds the bound of {statistics.epsilon:.5f}")
+    if record and record.get("protected_sha256") != sha256_file(protected):
+        findings.append("the file is not the one that its record describes (SHA-256 differs)")
+    said = record.get("statistics", {}).get("psnr_db")
+    if said is not None and (statistics.psnr_db is None or not np.isclose(said, statistics.psnr_db, atol=0.01)):
+        findings.append(f"the record says {said:.2f} dB PSNR, the files have {statistics.psnr_db or float('inf'):.2f}")
+    return findings

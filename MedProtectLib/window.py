@@ -1,0 +1,100 @@
+"""The intensity window: which range of values a trainer's network will see, and so what a bound or a PSNR means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.regions import Regions, grown, within
+from MedProtectLib.volume import Volume
+
+MODALITIES = ("CT", "MR", "US", "XR")
+CT_MINIMUM_WIDTH = 400.0
+CT_REACH_MM = 10.0
+CT_AIR = -500.0
+HOUNSFIELD = "HU"
+PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class IntensityWindow:
+    """Low and high end in the image's own units, the name of that unit, how the window was found and whether by a guess."""
+
+    low: float
+    high: float
+    rule: str = "given"
+    unit: str = "stored units"
+    guessed: bool = False
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+    def normalise(self, units: np.ndarray) -> np.ndarray:
+        """Values in units -> float32 window units: 0 at the low end, 1 at the high end, not clipped."""
+        return ((units - self.low) / self.width).astype(np.float32)
+
+
+def choose_window(volume: Volume, regions: Regions, modality: str | None = None, given: Sequence[float] | None = None) -> IntensityWindow:
+    """The window by the rule of the image's modality; ``given`` (low, high) overrides it.
+
+    CT: 0.5-99.5 percentiles of the voxels in and 10 mm (along each axis) around the regions, at least 400 HU wide.
+    8-bit photographs (ultrasound, X-ray, endoscopy as PNG or TIFF): 0-255. All others: 0.5-99.5 percentiles of the
+    non-zero voxels.
+
+    Raises:
+        UsageError: ``given`` is no window. MedProtectError: the image is constant.
+    """
+    declared = modality or volume.modality
+    lowest = float(volume.in_units(np.array([_intensities(volume).min(), _intensities(volume).max()])).min())
+    is_ct = declared == "CT" or (declared is None and not volume.photograph and lowest < CT_AIR)
+    if given is not None:
+        low, high = check_window(given)
+        return IntensityWindow(low, high, unit=HOUNSFIELD if is_ct else "stored units")
+    if is_ct:
+        return _ct(volume, regions, "CT" if declared else f"taken for CT, since values reach {lowest:g}", guessed=declared is None)
+    if volume.photograph:
+        return IntensityWindow(0.0, 255.0, "8-bit picture: 0-255", "grey levels")
+    return _nonzero_percentiles(volume, declared or "taken for MR or another non-CT image", guessed=declared is None)
+
+
+def check_window(given: Sequence[float]) -> tuple[float, float]:
+    """Raises UsageError unless low and high are finite and low is the smaller one."""
+    low, high = (float(v) for v in given)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise UsageError(f"--window {low:g} {high:g}: LO must be smaller than HI, and both finite.")
+    return low, high
+
+
+def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> IntensityWindow:
+    margin = tuple(int(CT_REACH_MM // s) for s in volume.geometry.spacing_kji)
+    box = grown(regions.box, (margin[0], margin[1], margin[2]), volume.geometry.shape)
+    near = np.zeros([s.stop - s.start for s in box], np.uint8)
+    near[within(regions.box, box)] = regions.touched
+    near = maximum_filter(near, tuple(2 * m + 1 for m in margin), mode="constant", cval=0)
+    low, high = np.percentile(volume.in_units(_intensities(volume, box)[near > 0]), PERCENTILES)
+    missing = max(0.0, CT_MINIMUM_WIDTH - (high - low))
+    rule = f"{reason}: 0.5-99.5 percentiles in and {CT_REACH_MM:g} mm around the regions" + (", widened to 400 HU" if missing else "")
+    return IntensityWindow(float(low - missing / 2), float(high + missing / 2), rule, HOUNSFIELD, guessed)
+
+
+def _nonzero_percentiles(volume: Volume, reason: str, guessed: bool) -> IntensityWindow:
+    stored = _intensities(volume)
+    zero = -volume.intercept / volume.slope
+    nonzero = stored[stored != zero]
+    if nonzero.size:
+        ends = volume.in_units(np.percentile(nonzero, PERCENTILES))
+        low, high = float(ends.min()), float(ends.max())
+        if high > low:
+            return IntensityWindow(low, high, f"{reason}: 0.5-99.5 percentiles of the non-zero voxels", guessed=guessed)
+    raise MedProtectError(f"{volume.name}: the image is constant, no intensity window can be found. Give one with --window LO HI.")
+
+
+def _intensities(volume: Volume, box: tuple[slice, ...] = ()) -> np.ndarray:
+    """Stored values of all intensity channels, without a transparency channel."""
+    array = volume.array[box]
+    return array if volume.alpha is None else array[..., list(volume.intensity_channels)]

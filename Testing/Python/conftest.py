@@ -1,0 +1,39 @@
+"""Real data for the tests: what the project ships, and more where a folder of public datasets lies beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "Resources" / "SampleData"
+SHARED = Path(os.environ.get("MEDPROTECT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public datasets that are too large to ship."""
+    if not SHARED.is_dir():
+        pytest.skip("no folder of shared datasets (set MEDPROTECT_SHARED_DATA to one)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def ct() -> tuple[Path, Path]:
+    """The bundled CT and its labels."""
+    return SAMPLES / "totalseg_ct" / "ct.nii.gz", SAMPLES / "totalseg_ct" / "labels.seg.nrrd"
+
+
+@pytest.fixture(scope="session")
+def hippocampus() -> tuple[Path, Path]:
+    """One bundled float32 MR whose values lie on a grid, and its labels."""
+    folder = SAMPLES / "hippocampus"
+    return folder / "imagesTr" / "hippocampus_011.nii.gz", folder / "labelsTr" / "hippocampus_011.nii.gz"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)

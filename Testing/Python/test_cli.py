@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedProtectLib import read_volume
+from MedProtectLib.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[Path, Path]:
+    """A small MR with labels, NRRD, in a folder of its own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    labels = np.zeros((12, 40, 40), np.uint8)
+    labels[3:9, 10:30, 10:30] = 1
+    for name, array in (("mr.nrrd", rng.integers(1, 900, labels.shape).astype(np.int16)), ("labels.nrrd", labels)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), folder / name, useCompression=True)
+    return folder / "mr.nrrd", folder / "labels.nrrd"
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_protect_leaves_what_the_contract_names(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image, labels = case
+    before = image.read_bytes()
+    code, out, _ = run("protect", image, "--labels", labels, "--output", tmp_path / "out", "--target-psnr", "50.1", "--json")
+    assert code == 0
+    assert image.read_bytes() == before
+    assert listing(tmp_path / "out") == ["mr_protected.nrrd", "mr_record.json"]
+    private = ["mr_overlay.png", "mr_perturbation.nrrd", "mr_private_record.json", "mr_report.html"]
+    assert listing(tmp_path / "out_private") == private
+    record = json.loads((tmp_path / "out" / "mr_record.json").read_text())
+    assert json.loads(out)["statistics"] == record["statistics"]
+    secret = json.loads((tmp_path / "out_private" / "mr_private_record.json").read_text())
+    shareable = (tmp_path / "out" / "mr_record.json").read_text()
+    assert secret["profile"]["sha256"] not in shareable
+    assert '"seed"' not in shareable
+    assert secret["original_sha256"] not in shareable
+    perturbation = read_volume(tmp_path / "out_private" / "mr_perturbation.nrrd").array * secret["level_step_stored"]
+    change = read_volume(tmp_path / "out" / "mr_protected.nrrd").array.astype(float) - read_volume(image).array
+    assert np.array_equal(perturbation, change)
+
+
+def test_two_runs_give_the_same_bytes(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("protect", case[0], "--labels", case[1], "--output", tmp_path / name / "out")[0] == 0
+    for file in listing(tmp_path / "a"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("private", ["inside", "same"])
+def test_the_private_folder_never_lies_inside_the_shareable_one(run: Run, case: tuple[Path, Path], tmp_path: Path, private: str) -> None:
+    out = tmp_path / "out"
+    code, _, err = run(
+        "protect", case[0], "--labels", case[1], "--output", out, "--private", out / "private" if private == "inside" else out
+    )
+    assert_one_line(code, err, 1)
+    assert not out.exists()
+
+
+def test_verify_accepts_the_result_and_refuses_spoiled_ones(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image, labels = case
+    run("protect", image, "--labels", labels, "--output", tmp_path / "out")
+    protected = tmp_path / "out" / "mr_protected.nrrd"
+    code, out, _ = run("verify", image, protected, "--labels", labels, "--json")
+    assert code == 0
+    assert json.loads(out)["statistics"] == json.loads((tmp_path / "out" / "mr_record.json").read_text())["statistics"]
+    code, out, err = run("verify", image, image, "--labels", labels, "--json")
+    assert_one_line(code, err.splitlines()[-1], 1)
+    assert "not protected" in err
+    assert json.loads(out)["ok"] is False
+    spoiled = sitk.ReadImage(protected)
+    spoiled[0, 0, 0] += 3
+    sitk.WriteImage(spoiled, protected)
+    code, _, err = run("verify", image, protected, "--labels", labels)
+    assert code == 1
+    assert "outside" in err
+    assert "SHA-256 differs" in err
+
+
+def test_methods_lists_umed(run: Run) -> None:
+    code, out, _ = run("methods", "--json")
+    assert code == 0
+    umed = next(m for m in json.loads(out)["methods"] if m["name"] == "umed")
+    assert umed["public_profiles"] == ["2D", "3D"]
+    assert "umed" in run("methods")[1]
+
+
+def test_progress_as_json_lines(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--progress", "json")
+    assert code == 0
+    steps = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert [s["stage"] for s in steps if s["stage"] != "generate"] == ["read", "protect", "write", "measure", "report"]
+    assert all({"stage", "done", "total", "eta_s"} <= set(s) for s in steps)
+
+
+def assert_one_line(code: int, err: str, expected: int) -> None:
+    assert code == expected
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("medprotect: error: ")
+    assert "Traceback" not in err
+
+
+def spoil(kind: str, image: Path, labels: Path) -> None:
+    """Make one of the two files bad."""
+    data, array = image.read_bytes(), sitk.GetArrayFromImage(sitk.ReadImage(image))
+    if kind == "truncated":
+        image.write_bytes(data[: len(data) // 2])
+    elif kind == "empty":
+        image.write_bytes(b"")
+    elif kind == "text":
+        image.write_text("this is no image\n")
+    elif kind == "missing":
+        image.unlink()
+    elif kind in ("nan", "infinite"):
+        values = array.astype(np.float32)
+        values[3, 4, 5] = np.nan if kind == "nan" else np.inf
+        sitk.WriteImage(sitk.GetImageFromArray(values), image)
+    elif kind == "unlabelled":
+        sitk.WriteImage(sitk.GetImageFromArray(np.zeros_like(array, np.uint8)), labels)
+    elif kind == "labels elsewhere":
+        far = sitk.GetImageFromArray(np.ones((5, 5, 5), np.uint8))
+        far.SetOrigin((5000.0, 5000.0, 5000.0))
+        sitk.WriteImage(far, labels)
+    elif kind == "four dimensions":
+        sitk.WriteImage(sitk.GetImageFromArray(np.stack([array, array])), image)
+    elif kind == "zero spacing":
+        image.write_bytes(data.replace(b"space directions: (1,0,0) (0,1,0) (0,0,1)", b"space directions: (0,0,0) (0,1,0) (0,0,1)"))
+        assert b"(0,0,0) (0,1,0)" in image.read_bytes()
+    elif kind == "fractional labels":
+        sitk.WriteImage(sitk.GetImageFromArray(np.full(array.shape, 0.5, np.float32)), labels)
+    elif kind == "constant":
+        sitk.WriteImage(sitk.GetImageFromArray(np.full_like(array, 5)), image)
+
+
+BAD_FILES = (
+    "truncated", "empty", "text", "missing", "nan", "infinite", "unlabelled", "labels elsewhere", "four dimensions", "zero spacing",
+    "fractional labels", "constant",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_one_line_and_leaves_nothing(kind: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    spoil(kind, *case)
+    code, out, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    assert_one_line(code, err, 1)
+    assert out == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+BAD_OPTIONS = (
+    ("--method", "nosuch"),
+    ("--bound", "0"),
+    ("--bound", "-1/255"),
+    ("--bound", "33/255"),
+    ("--bound", "four"),
+    ("--bound", "1/0"),
+    ("--bound", "nan"),
+    ("--target-psnr", "-3"),
+    ("--target-psnr", "nan"),
+    ("--target-psnr", "loud"),
+    ("--window", "5", "1"),
+    ("--window", "5"),
+    ("--modality", "PET/CT"),
+    ("--seed", "-1"),
+    ("--progress", "loud"),
+    ("--nosuch",),
+)
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS, ids=" ".join)
+def test_a_bad_option_is_wrong_usage(options: tuple[str, ...], run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    code, out, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", *options)
+    assert_one_line(code, err, 2)
+    assert out == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("nosuch",), ("protect",), ("verify", "a")], ids=str)
+def test_an_incomplete_command_is_wrong_usage(arguments: tuple[str, ...], run: Run) -> None:
+    code, _, err = run(*arguments)
+    assert_one_line(code, err, 2)
+
+
+def test_an_unknown_segment_is_named_with_those_there_are(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--segments", "liver")
+    assert_one_line(code, err, 1)
+    assert "no segment 'liver'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_beside_the_input_is_refused(run: Run, case: tuple[Path, Path]) -> None:
+    before = listing(case[0].parent)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", case[0].parent)
+    assert_one_line(code, err, 1)
+    assert listing(case[0].parent) == before
+
+
+def test_an_existing_result_needs_overwrite(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    command = ("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    assert run(*command)[0] == 0
+    first = {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)}
+    code, _, err = run(*command, "--bound", "8/255")
+    assert_one_line(code, err, 1)
+    assert {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)} == first
+    assert run(*command, "--bound", "8/255", "--overwrite")[0] == 0
+    assert (tmp_path / "out" / "mr_protected.nrrd").read_bytes() != first["out/mr_protected.nrrd"]
+
+
+def test_files_without_a_record_are_swept_and_strangers_kept(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mr_protected.mha").write_bytes(b"left by a run that died")
+    (out / "notes.txt").write_text("keep me")
+    dead = out / ".mr.somehost-1.staging"
+    dead.mkdir()
+    assert run("protect", case[0], "--labels", case[1], "--output", out)[0] == 0
+    assert listing(out) == ["mr_protected.nrrd", "mr_record.json", "notes.txt"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize(
+    "target", ["MedProtectLib.job.write_volume", "MedProtectLib.job.write_json", "pathlib.Path.mkdir", "pathlib.Path.replace"]
+)
+def test_a_full_disk_or_a_forbidden_folder_leaves_nothing(
+    error: int, target: str, run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(error, "No space left on device" if error == errno.ENOSPC else "Permission denied", str(tmp_path / "out"))
+
+    monkeypatch.setattr(target, fail)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    assert_one_line(code, err, 1)
+    monkeypatch.undo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("kind", ["newer", "tampered", "no profile", "missing"])
+def test_a_profile_that_cannot_be_trusted_is_refused(kind: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    from MedProtectLib.profile import SCHEMA, shipped_profile
+
+    from test_profile import rewritten
+
+    profile = tmp_path / "in" / "site.medprotect"
+    shutil.copy(shipped_profile("umed", 3) or "", profile)
+    if kind == "newer":
+        rewritten(profile, schema=SCHEMA + 1)
+    elif kind == "tampered":
+        rewritten(profile, bound=0.1)
+    elif kind == "no profile":
+        profile.write_text("hello")
+    else:
+        profile.unlink()
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--profile", profile)
+    assert_one_line(code, err, 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_at_any_moment_leaves_all_or_nothing(case: tuple[Path, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "MedProtectLib", "protect", *map(str, case[:1]), "--labels", str(case[1])]
+    began = time.monotonic()
+    subprocess.run([*command, "--output", str(tmp_path / "whole")], check=True, capture_output=True)
+    whole, duration = listing(tmp_path / "whole"), time.monotonic() - began
+    for n in range(8):
+        out = tmp_path / f"out{n}"
+        process = subprocess.Popen([*command, "--output", str(out)], stderr=subprocess.PIPE, text=True)
+        time.sleep(duration * (0.3 + n * 0.09))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            assert listing(out) == whole
+        else:
+            assert not out.exists(), listing(out)
+            assert not Path(f"{out}_private").exists()
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_an_interrupt_at_the_commit_leaves_nothing_that_counts(
+    moment: int, run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupt before the n-th file operation of the commit: without a record no file counts, and the next run cleans up."""
+    done = 0
+
+    def counted(name: str) -> None:
+        original = getattr(Path, name)
+
+        def operation(self: Path, *args: object, **kwargs: object) -> object:
+            nonlocal done
+            done += 1
+            if done == moment:
+                raise KeyboardInterrupt
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, name, operation)
+
+    for name in ("mkdir", "replace", "unlink", "chmod"):
+        counted(name)
+    command = ("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    code, _, _ = run(*command)
+    monkeypatch.undo()
+    recorded = (tmp_path / "out" / "mr_record.json").is_file()
+    assert recorded == (code == 0)
+    assert not list(tmp_path.rglob("*.staging"))
+    assert run(*command, "--overwrite")[0] == 0
+    assert listing(tmp_path / "out") == ["mr_protected.nrrd", "mr_record.json"]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from MedProtectLib.levels import FineLevels, GridLevels, IntegerLevels, find_levels, find_padding
+from MedProtectLib.volume import Geometry, Volume
+
+
+def volume_of(array: np.ndarray, **more: object) -> Volume:
+    return Volume(array, Geometry(tuple(array.shape[2::-1])), **more)  # type: ignore[arg-type]
+
+
+@given(step=st.floats(1e-3, 1e3), origin=st.floats(-1e3, 1e3), count=st.integers(20, 300), seed=st.integers(0, 99))
+def test_a_float_grid_is_found_and_kept(step: float, origin: float, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ladder = (origin + step * np.arange(count)).astype(np.float32)
+    if np.diff(ladder.astype(np.float64)).min() < 0.99 * step:
+        return
+    array = rng.choice(ladder, size=(4, 20, 20))
+    levels = find_levels(volume_of(array), None, 4 * step)
+    assert isinstance(levels, GridLevels)
+    stored = array.ravel()
+    up = rng.random(stored.size) < 0.5
+    counts = np.minimum(levels.room(stored, up), 3) * np.where(up, 1, -1)
+    moved = levels.shift(stored, counts)
+    assert np.isin(moved, levels.rungs).all()
+    assert moved.min() >= array.min()
+    assert moved.max() <= array.max()
+    tolerance = 0.1 * levels.step
+    assert np.allclose(moved.astype(float) - stored.astype(float), counts * levels.step, atol=tolerance)
+
+
+def test_continuous_floats_get_a_fine_binary_step(rng: np.random.Generator) -> None:
+    array = rng.normal(size=(4, 30, 30)).astype(np.float32)
+    levels = find_levels(volume_of(array), None, 0.05)
+    assert isinstance(levels, FineLevels)
+    assert levels.step < 0.05 / 500
+    assert np.log2(levels.step) == int(np.log2(levels.step))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64])
+def test_integers_stay_in_the_images_own_range(dtype: type, rng: np.random.Generator) -> None:
+    info = np.iinfo(dtype)
+    array = rng.integers(info.min if info.bits < 32 else -1000, info.max if info.bits < 32 else 1000, (3, 9, 9)).astype(dtype)
+    levels = find_levels(volume_of(array), None, 6)
+    assert isinstance(levels, IntegerLevels)
+    stored = array.ravel()
+    for up in (True, False):
+        room = levels.room(stored, np.full(stored.size, up))
+        moved = levels.shift(stored, np.minimum(room, 5) * (1 if up else -1))
+        assert moved.min() >= array.min()
+        assert moved.max() <= array.max()
+
+
+def test_padding_is_the_floor_that_many_voxels_share() -> None:
+    array = np.full((2, 10, 10), 100, np.int16)
+    array[:, :3] = -2000
+    padding = find_padding(volume_of(array))
+    assert padding is not None
+    assert np.array_equal(padding, array == -2000)
+    levels = find_levels(volume_of(array), padding, 6)
+    assert levels.lowest == -1999, "a voxel must not become padding"
+
+
+def test_a_lonely_minimum_is_no_padding(rng: np.random.Generator) -> None:
+    array = rng.integers(0, 1000, (5, 20, 20)).astype(np.int16)
+    array[0, 0, 0] = -5
+    assert find_padding(volume_of(array)) is None
+
+
+def test_a_declared_padding_value_wins() -> None:
+    array = np.arange(200, dtype=np.int16).reshape(2, 10, 10)
+    padding = find_padding(volume_of(array, padding_value=7))
+    assert padding is not None
+    assert padding.sum() == 1

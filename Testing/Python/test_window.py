@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.regions import Regions, find_regions
+from MedProtectLib.volume import Geometry, Volume
+from MedProtectLib.window import choose_window
+
+
+def scene(array: np.ndarray, spacing: tuple[float, float, float] = (1, 1, 1), **more: object) -> tuple[Volume, Regions]:
+    mask = np.zeros(array.shape[:3], bool)
+    mask[2:-2, 20:30, 20:30] = True
+    return Volume(array, Geometry(tuple(array.shape[2::-1]), spacing), **more), find_regions(mask)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def hounsfield(rng: np.random.Generator) -> np.ndarray:
+    array = rng.normal(40, 20, (8, 50, 50))
+    array[:, :5] = -1000
+    return array.astype(np.int16)
+
+
+def test_ct_is_recognised_and_seen_near_the_regions_only(hounsfield: np.ndarray) -> None:
+    window = choose_window(*scene(hounsfield))
+    assert (window.guessed, window.unit) == (True, "HU")
+    assert window.width == pytest.approx(400)
+    assert (window.low + window.high) / 2 == pytest.approx(40, abs=5), "air, more than 10 mm away, must not count"
+
+
+def test_ct_reach_is_in_millimetres(hounsfield: np.ndarray) -> None:
+    near_air = choose_window(*scene(hounsfield, spacing=(0.5, 0.5, 0.5)), modality="CT")
+    assert near_air.low == -1000
+    assert not near_air.guessed
+
+
+def test_ct_stored_unsigned_with_an_intercept(hounsfield: np.ndarray) -> None:
+    stored = (hounsfield.astype(np.int32) + 1024).astype(np.uint16)
+    direct, shifted = choose_window(*scene(hounsfield)), choose_window(*scene(stored, intercept=-1024.0))
+    assert (direct.low, direct.high) == pytest.approx((shifted.low, shifted.high))
+
+
+def test_mr_uses_the_percentiles_of_the_nonzero_voxels(rng: np.random.Generator) -> None:
+    array = rng.integers(1, 1000, (8, 50, 50)).astype(np.int16)
+    array[:, :, :15] = 0
+    window = choose_window(*scene(array), modality="MR")
+    assert (window.low, window.high) == pytest.approx(tuple(np.percentile(array[array != 0], (0.5, 99.5))))
+
+
+def test_photographs_have_their_full_range() -> None:
+    window = choose_window(*scene(np.full((8, 50, 50, 3), 9, np.uint8), photograph=True))
+    assert (window.low, window.high, window.guessed) == (0, 255, False)
+
+
+def test_a_given_window_overrides_every_rule(hounsfield: np.ndarray) -> None:
+    window = choose_window(*scene(hounsfield), given=(-160, 240))
+    assert (window.low, window.high, window.unit) == (-160, 240, "HU")
+
+
+@pytest.mark.parametrize("given", [(5, 5), (7, 2), (0, float("inf")), (float("nan"), 1)])
+def test_an_empty_window_is_wrong_usage(given: tuple[float, float], hounsfield: np.ndarray) -> None:
+    with pytest.raises(UsageError):
+        choose_window(*scene(hounsfield), given=given)
+
+
+def test_a_constant_image_has_no_window() -> None:
+    with pytest.raises(MedProtectError, match="constant"):
+        choose_window(*scene(np.full((8, 50, 50), 3, np.int16)))
