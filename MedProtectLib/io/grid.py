@@ -48,7 +48,7 @@ def geometry_from_matrix(path: Path, size: Sequence[int], matrix: np.ndarray, di
     Raises:
         MedProtectError: the matrix is not finite, is singular, or its axes are not at right angles.
     """
-    axes, origin = np.array(matrix[:3, :3], np.float64), np.asarray(matrix[:3, 3], np.float64)
+    axes, origin = np.array(matrix[:3, :3], np.float64), matrix[:3, 3] + 0.0
     if dimension == 2 and not axes[:, 2].any():
         normal = np.cross(axes[:, 0], axes[:, 1])
         axes[:, 2] = normal / (np.linalg.norm(normal) or 1.0)
@@ -57,7 +57,7 @@ def geometry_from_matrix(path: Path, size: Sequence[int], matrix: np.ndarray, di
         raise MedProtectError(f"{path}: the position in space in its header is not finite. Correct the header.")
     if not spacing.all():
         raise MedProtectError(f"{path}: the orientation in its header is singular (an axis without direction). Correct the header.")
-    direction = axes / spacing
+    direction = axes / spacing + 0.0  # no -0.0
     cosines = direction.T @ direction - np.eye(3)
     if np.abs(cosines).max() > LARGEST_COSINE:
         what = "singular" if abs(np.linalg.det(direction)) < LARGEST_COSINE else "sheared (its axes are not at right angles)"

@@ -77,7 +77,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        line = str(error).strip().splitlines()[-1]
+        line = [line for line in str(error).splitlines() if line and not line.startswith("Reason:")][-1]
         reason = re.sub(r"^(\[nrrd\]|.*(ERROR|\(0x[0-9a-f]+\)):)\s*", "", line).strip().rstrip(".")
         raise MedProtectError(f"{path}: not a readable image ({reason}).") from error
     finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,6 +33,7 @@ TYPES = {
     "MET_DOUBLE": "f8",
 }
 DATA_EXTENSIONS = {"raw": ".raw", "zlib": ".zraw", "ascii": ".txt"}
+Number = TypeVar("Number", int, float)
 MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 
 
@@ -65,19 +67,20 @@ def read(path: Path) -> Volume:
     fields = dict(map(_parse_line, lines))
     layout = _layout(path, fields)
     check_grid(path, layout.grid)
+    (leading,) = _numbers(path, fields, "HeaderSize", int, 1, "0")
     for spacing in ("ElementSpacing", "ElementSize"):
         if spacing in fields:
-            check_spacing(path, _numbers(path, fields, spacing))
-    geometry = read_geometry(path, three_axes(layout.grid))
-
+            check_spacing(path, _numbers(path, fields, spacing, float, len(layout.grid)))
     name = fields["ElementDataFile"]
     data = path if name.upper() == "LOCAL" else data_file(path, name)
+    geometry = read_geometry(path, three_axes(layout.grid))
     offset = sum(map(len, lines)) if data == path else 0
-    leading = int(_numbers(path, fields, "HeaderSize", "0")[0])
     if leading == -1 and layout.encoding == "raw":
         offset = max(offset, data.stat().st_size - layout.nbytes)
-    elif leading > 0 and data != path:
-        offset = leading
+    elif leading and data == path:
+        raise MedProtectError(f"{path}: 'HeaderSize = {leading}' is not supported here. Save the image anew.")
+    else:
+        offset += leading
 
     array = read_voxels(data, layout, offset)
     source = MetaImageSource(
@@ -98,7 +101,7 @@ def _parse_line(line: bytes) -> tuple[str, str]:
 
 
 def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
-    for required in ("DimSize", "ElementType", "ElementDataFile"):
+    for required in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
         if required not in fields:
             raise MedProtectError(f"{path}: not a MetaImage file, or a damaged one: the field '{required}' is missing.")
     element = fields["ElementType"].removesuffix("_ARRAY")
@@ -107,8 +110,9 @@ def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     dtype = np.dtype(TYPES[element]).newbyteorder(">" if big else "<")
     encoding = "ascii" if fields.get("BinaryData", "True").lower() == "false" else "zlib" if _is_true(fields, "CompressedData") else "raw"
-    shape = tuple(int(size) for size in reversed(_numbers(path, fields, "DimSize")))
-    channels = int(_numbers(path, fields, "ElementNumberOfChannels", "1")[0])
+    (axes,) = _numbers(path, fields, "NDims", int, 1)
+    shape = tuple(reversed(_numbers(path, fields, "DimSize", int, axes)))
+    (channels,) = _numbers(path, fields, "ElementNumberOfChannels", int, 1, "1")
     if min((*shape, channels)) < 1:
         raise MedProtectError(f"{path}: damaged MetaImage header: sizes must be positive.")
     return Layout(shape, dtype, encoding) if channels == 1 else Layout((*shape, channels), dtype, encoding, len(shape))
@@ -118,8 +122,12 @@ def _is_true(fields: Mapping[str, str], name: str) -> bool:
     return fields.get(name, "").lower() in ("true", "1")
 
 
-def _numbers(path: Path, fields: Mapping[str, str], name: str, default: str = "") -> list[float]:
+def _numbers(path: Path, fields: Mapping[str, str], name: str, number: type[Number], count: int, default: str = "") -> list[Number]:
+    words = fields.get(name, default).split()
     try:
-        return [float(word) for word in fields.get(name, default).split()]
-    except ValueError as error:
-        raise MedProtectError(f"{path}: damaged MetaImage header: '{name}' is '{fields[name]}'.") from error
+        values = [number(word) for word in words]
+    except ValueError:
+        values = []
+    if not values or len(values) != count:
+        raise MedProtectError(f"{path}: damaged MetaImage header: '{name}' is '{' '.join(words)}'.")
+    return values

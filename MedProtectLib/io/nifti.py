@@ -71,9 +71,9 @@ def read(path: Path) -> Volume:
     channels = CHANNELS.get(int(header["datatype"]))
     shape = (*sizes[::-1], channels) if channels else tuple(sizes[::-1])
     layout = Layout(shape, _dtype(path, header), "gzip" if packed else "raw", len(sizes) if channels else None)
+    if not (0 if is_pair else header.sizeof_hdr) <= header["vox_offset"] < float("inf"):
+        raise MedProtectError(f"{path}: damaged NIfTI header: the voxels cannot begin at byte {header['vox_offset']:g}.")
     skip = int(header["vox_offset"])
-    if skip < (0 if is_pair else header.sizeof_hdr):
-        raise MedProtectError(f"{path}: damaged NIfTI header: the voxels begin at byte {skip}, inside the header.")
 
     array = read_voxels(data_path, layout, skip=skip)
     source = NiftiSource(
@@ -166,15 +166,12 @@ def _geometry(path: Path, header: Any, sizes: list[int]) -> Geometry:
 
 
 def _dtype(path: Path, header: Any) -> np.dtype:
-    if int(header["datatype"]) in CHANNELS:
-        return np.dtype("u1")
-    try:
-        dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError) as error:
-        raise MedProtectError(f"{path}: damaged NIfTI header: {error}.") from error
+    code = int(header["datatype"])
+    known: Any = nib.nifti1.data_type_codes.dtype
+    dtype = np.dtype("u1" if code in CHANNELS else known.get(code, "V"))
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise MedProtectError(f"{path}: voxels of type {dtype.name} are not supported.")
-    return dtype
+        raise MedProtectError(f"{path}: voxels of NIfTI datatype {code} ({dtype.name}) are not supported; real numbers up to 64 bits are.")
+    return dtype.newbyteorder(header.endianness)
 
 
 def _scaling(path: Path, header: Any) -> tuple[float, float]:

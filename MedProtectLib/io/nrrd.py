@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,9 +69,8 @@ def read(path: Path) -> Volume:
     layout, kinds = _layout(path, fields)
     check_grid(path, layout.grid)
     _check_axes(path, fields, kinds)
-    geometry = read_geometry(path, three_axes(layout.grid))
-
     data = data_file(path, fields["datafile"]) if "datafile" in fields else path
+    geometry = read_geometry(path, three_axes(layout.grid))
     offset = sum(map(len, lines)) if data == path else 0
     skip = _integer(path, fields, "byteskip")
     if skip == -1 and layout.encoding == "raw":
@@ -182,7 +182,7 @@ def _check_axes(path: Path, fields: Mapping[str, str], kinds: list[str]) -> None
     directions = re.findall(r"\([^)]*\)|none", fields.get("spacedirections", ""))
     try:
         spacings = [float(word) for word in fields.get("spacings", "").split()]
-        norms = [np.linalg.norm([float(word) for word in d[1:-1].split(",")]) if d != "none" else np.nan for d in directions]
+        norms = [math.hypot(*[float(word) for word in d[1:-1].split(",")]) if d != "none" else math.nan for d in directions]
     except ValueError as error:
         raise MedProtectError(f"{path}: damaged NRRD header: {error}.") from error
     for per_axis in (spacings, norms):

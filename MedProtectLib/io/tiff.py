@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -36,8 +37,9 @@ POINTERS = (34665, 34853, 40965)  # to directories of EXIF, GPS and interoperabi
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 SHORT, LONG, LONG8 = 3, 4, 16
 INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", LONG8: "Q", 18: "Q"}
-NONE, DEFLATE, HORIZONTAL = 1, 8, 2
-LOSSLESS = (NONE, 5, DEFLATE, 32946, 32773)  # LZW, Deflate, Deflate, PackBits
+NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 8, 32946, 32773
+LOSSLESS, WRITTEN = (NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS), (NONE, DEFLATE, OLD_DEFLATE)
+HORIZONTAL = 2
 LOSSY = (6, 7, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
 WHOLE_PAGES = (0, 2)  # and no thumbnails or transparency masks
 MOST_EXPANSION = 2000  # LZW: 12 bits stand for up to 3837 bytes, half of that on average
@@ -64,7 +66,7 @@ Page = Mapping[int, Entry]
 class Dialect:
     """Byte order (a struct prefix), and whether offsets have 64 bits."""
 
-    order: str
+    order: Literal["<", ">"]
     big: bool
 
     @property
@@ -150,7 +152,7 @@ def read(path: Path) -> Volume:
 
 
 def _parse(path: Path, content: bytes) -> tuple[Dialect, tuple[Page, ...]]:
-    orders = {b"II": "<", b"MM": ">"}
+    orders: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
     if content[:2] not in orders:
         raise MedProtectError(f"{path}: not a TIFF file.")
     order = orders[content[:2]]
@@ -259,9 +261,10 @@ def _with_strips(dialect: Dialect, page: Page, offsets: Sequence[int], sizes: Se
     kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR)}
     if _keeps_predictor(dialect, page):
         kept[PREDICTOR] = page[PREDICTOR]
+    compression = dialect.value(page, COMPRESSION, NONE)
     offset_type = LONG8 if dialect.big else LONG
     return kept | {
-        COMPRESSION: dialect.entry(SHORT, DEFLATE if _is_packed(dialect, page) else NONE),
+        COMPRESSION: page.get(COMPRESSION) or dialect.entry(SHORT, NONE) if compression in WRITTEN else dialect.entry(SHORT, DEFLATE),
         STRIP_OFFSETS: dialect.entry(offset_type, *offsets),
         STRIP_SIZES: dialect.entry(offset_type, *sizes),
         ROWS_PER_STRIP: dialect.entry(LONG, _rows_per_strip(dialect, page)),

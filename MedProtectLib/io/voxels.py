@@ -79,7 +79,7 @@ def read_voxels(path: Path, layout: Layout, offset: int = 0, skip: int = 0) -> n
     needed = skip + layout.nbytes
     if needed > size * MOST_EXPANSION[layout.encoding]:
         raise MedProtectError(
-            f"{path}: truncated: its header announces {needed:,} bytes of voxels, the file has only {max(size, 0):,} bytes for them."
+            f"{path}: truncated: {max(size, 0):,} bytes are too few for the {needed:,} bytes of voxels that its header announces."
         )
     with path.open("rb") as stream:
         stream.seek(offset)
@@ -104,7 +104,7 @@ def encode(array: np.ndarray, layout: Layout, prefix: bytes = b"") -> Iterator[b
         return
     packer = zlib.compressobj(COMPRESSION_LEVEL, wbits=WINDOW_BITS[layout.encoding])
     yield packer.compress(prefix)
-    yield from map(packer.compress, _slabs(array, layout))
+    yield from (packer.compress(slab.data) for slab in _slabs(array, layout))
     yield packer.flush()
 
 

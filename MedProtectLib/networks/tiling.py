@@ -62,7 +62,7 @@ def _run_tile(network: GeneratorUNet, image: np.ndarray, core: Span) -> np.ndarr
     """One tile's output: computed with a halo where the image goes on, and zeros behind its far end up to the alignment."""
     near = [max(0, s.start - network.halo) for s in core]
     far = [min(n, s.stop + network.halo) for s, n in zip(core, image.shape, strict=True)]
-    edges = [-(-(b - a) // network.alignment) * network.alignment for a, b in zip(near, far, strict=True)]
+    edges = [max(network.smallest, -(-(b - a) // network.alignment) * network.alignment) for a, b in zip(near, far, strict=True)]
     padded = np.zeros(edges, np.float32)
     padded[tuple(slice(0, b - a) for a, b in zip(near, far, strict=True))] = image[
         tuple(slice(a, b) for a, b in zip(near, far, strict=True))

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from MedProtectLib.networks.central_difference import CentralDifferenceConv
 
 SLOPE = 0.1
+MEAN_SIDE = 5
 
 
 class GeneratorUNet(nn.Module):
     """U-Net from one image channel to one perturbation channel, both (batch, 1, [k,] j, i); values are unbounded.
 
     It has no normalisation over space, unlike the U-Nets of the publications, so that a tile, a slab and the whole
-    volume give the same perturbation. ``alignment`` is the grid on which tiles must start, ``halo`` the context
-    (a multiple of it) that a tile needs on every side. With ``central_difference`` the encoder's convolutions are central
-    difference convolutions.
+    volume give the same perturbation, and its output has no local mean in a slice, so that it draws texture instead of
+    shifting the brightness of a structure. ``alignment`` is the grid on which tiles must start, ``halo`` the context (a
+    multiple of it) that a tile needs on every side, ``smallest`` the least edge of an input. With
+    ``central_difference`` the encoder's convolutions are central difference convolutions.
     """
 
     def __init__(self, dimension: int, channels: Sequence[int], central_difference: bool) -> None:
@@ -43,10 +45,14 @@ class GeneratorUNet(nn.Module):
         )
         self.decoders = nn.ModuleList(block(2 * c, c, differential=False) for c in channels[:-1])
         self.head = plain(channels[0], 1, 1)
+        pool = nn.AvgPool2d if dimension == 2 else nn.AvgPool3d
+        kernel = (1, MEAN_SIDE, MEAN_SIDE)[-dimension:]
+        self.local_mean = pool(kernel, stride=1, padding=tuple(n // 2 for n in kernel), count_include_pad=False)
         levels = len(channels) - 1
         self.alignment = 2**levels
-        reach = sum(3 * 2**level for level in range(levels)) + 2**levels + self.alignment - 1
-        self.halo = -(-reach // self.alignment) * self.alignment
+        reach = sum(3 * 2**level for level in range(levels)) + 2**levels + self.alignment - 1 + MEAN_SIDE // 2
+        self.halo = _multiple(reach, self.alignment)
+        self.smallest = _multiple(MEAN_SIDE, self.alignment)
 
     def forward(self, image: Tensor) -> Tensor:
         features, skips = image, []
@@ -56,4 +62,10 @@ class GeneratorUNet(nn.Module):
         features = self.bottom(features)
         for up, decode, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True):
             features = decode(torch.cat([up(features), skip], dim=1))
-        return self.head(features)
+        drawn = self.head(features)
+        return drawn - self.local_mean(drawn)
+
+
+def _multiple(least: int, of: int) -> int:
+    """The smallest multiple that is at least ``least``."""
+    return -(-least // of) * of

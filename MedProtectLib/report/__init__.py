@@ -24,7 +24,8 @@ class ReportContent:
     components: name -> signed stored difference in window units (fractions of the window width), float32,
     shape (k, j, i) or (k, j, i, c), zero outside the component's region.
     regions: name -> bool (k, j, i), where that component may act. window: (low, high) in the image's own units.
-    statistics: the numbers of the record. settings: label -> text; "Unit" names the image's own unit.
+    statistics: the numbers of the record (``Statistics.as_record()``); "max_abs_change" may also be a mapping with "window", "stored"
+    and "units". settings: label -> text; "Unit" names the image's own unit.
     warnings and limits: one sentence each.
 
     Raises:

@@ -28,7 +28,7 @@ PAIR_WIDTH = 6.0
 GAP = 6 / DPI
 PANELS = ("Before", "After", "Difference")
 LOWEST_PANEL, HIGHEST_PANEL = 0.3, 1.25  # height / width; beyond, the picture is set into a larger panel
-MARGIN, HEADING, CAPTION, BARS, NOTE = 0.15, 0.72, 0.26, 0.56, 0.3
+MARGIN, HEADING, CAPTION, BARS, NOTE = (pixels / DPI for pixels in (22, 104, 38, 80, 44))
 
 INK, QUIET, ACCENT, ALARM, RULE = "#1c2733", "#5d6b79", "#1f5f8b", "#a4161a", "#b8c2cc"
 OUTER_LINE = "#8a97a3"

@@ -43,13 +43,13 @@ class Row:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits (an int in full), thousands apart, and a real minus sign."""
+    """A number with ``digits`` significant digits, integer digits in full, thousands apart, and a real minus sign."""
     if value is None or math.isnan(value):
         return "not available"
     if math.isinf(value):
         return "infinite"
-    if isinstance(value, int) or value == 0:
-        text = f"{value:,.0f}"
+    if value == 0:
+        text = "0"
     elif abs(value) < 1e-4:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         text = f"{mantissa}e{int(exponent)}"

@@ -241,7 +241,8 @@ def page_of(content: ReportContent, folder: Path) -> tuple[str, Page]:
 
 def overlay_of(content: ReportContent, folder: Path) -> np.ndarray:
     write_overlay(folder / "overlay.png", content)
-    return np.asarray(Image.open(folder / "overlay.png").convert("RGB")).astype(int)
+    with Image.open(folder / "overlay.png") as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
@@ -366,7 +367,8 @@ def test_bytes_depend_on_the_content_alone(tmp_path: Path) -> None:
 
     content = empty_component()
     page, overlay = page_of(content, tmp_path)[0], overlay_of(content, tmp_path)
-    assert set(Image.open(tmp_path / "overlay.png").info) <= {"dpi"}
+    with Image.open(tmp_path / "overlay.png") as picture:
+        assert set(picture.info) <= {"dpi"}
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "image.cmap": "jet", "savefig.facecolor": "green"}):
         assert page_of(content, tmp_path)[0] == page
         assert np.array_equal(overlay_of(content, tmp_path), overlay)
