@@ -22,14 +22,17 @@ LIMITS = (
 
 def shareable_record(protection: Protection, statistics: Statistics, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What may go out with the image: nothing in it gives the perturbation, the seed or the profile away."""
+    whole_image = protection.regions.background is not None
     return {
         "schema": RECORD_SCHEMA,
         "medprotect": __version__,
         "method": protection.profile.method,
         "components": list(protection.components),
         "regions": {
-            "touched": "interior and contour band of the labelled segments",
+            "touched": "the whole image" if whole_image else "interior and contour band of the labelled segments",
+            "whole_image": whole_image,
             "half_width_voxels": protection.profile.settings.get("half_width"),
+            "slice_by_slice": protection.profile.dimension == 2,
         },
         "bound": protection.bound,
         "target_psnr": protection.target_psnr,
@@ -52,7 +55,12 @@ def private_record(protection: Protection, hashes: Mapping[str, str], segments: 
         "seed": seed,
         "bound": protection.bound,
         "target_psnr": protection.target_psnr,
-        "window": {"low": protection.window.low, "high": protection.window.high, "rule": protection.window.rule},
+        "window": {
+            "low": protection.window.low,
+            "high": protection.window.high,
+            "unit": protection.window.unit,
+            "rule": protection.window.rule,
+        },
         "level_step_stored": protection.step,
         "profile": {"sha256": profile.sha256(), "method": profile.method, "public": profile.public, "settings": dict(profile.settings)},
         "notices": list(protection.notices),

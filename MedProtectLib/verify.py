@@ -52,8 +52,10 @@ def verify_files(
     if window is None and modality is None and said:
         window = said["window"]
     label_map, resampled = on_grid_of(before.geometry, read_labels(labels).select(segments))
-    width = half_width if half_width is not None else record.get("regions", {}).get("half_width_voxels", HALF_WIDTH)
-    regions = find_regions(label_map.classes() > 0, int(width), before.geometry.dimension == 2, find_padding(before))
+    told = record.get("regions", {})
+    width = half_width if half_width is not None else told.get("half_width_voxels", HALF_WIDTH)
+    planar = told.get("slice_by_slice", before.geometry.dimension == 2)
+    regions = find_regions(label_map.classes() > 0, int(width), bool(planar), find_padding(before), bool(told.get("whole_image", False)))
     statistics = measure(before, after, regions, choose_window(before, regions, modality, window), record.get("bound"))
     return Verification(statistics, tuple(_findings(statistics, record, Path(protected))), notices + resampled)
 

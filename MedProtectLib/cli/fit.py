@@ -65,9 +65,10 @@ def run(arguments: Namespace) -> int:
     profile = fit(cases, Path(arguments.output), options, arguments.resume, progress_of(arguments))
     say(profile.training["left_out"], "warning")
     loss = profile.training["final_surrogate_loss"]
+    keep = "It is marked public." if profile.public else "Whoever has it can compute your perturbations: keep it private."
     answer(
         arguments,
         {"profile": arguments.output, "sha256": profile.sha256(), "training": dict(profile.training)},
-        f"{arguments.output}: fitted on {len(cases)} cases, surrogate loss at the end {loss:.3f}. Keep this file private.",
+        f"{arguments.output}: fitted on {len(cases)} cases, surrogate loss at the end {loss:.3f}. {keep}",
     )
     return 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,15 @@ def test_two_runs_give_the_same_bytes(run: Run, case: tuple[Path, Path], tmp_pat
         assert run("protect", case[0], "--labels", case[1], "--output", tmp_path / name / "out")[0] == 0
     for file in listing(tmp_path / "a"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_bytes_do_not_depend_on_the_thread_count(ct: tuple[Path, Path], tmp_path: Path) -> None:
+    for threads in ("1", "2"):
+        command = [sys.executable, "-m", "MedProtectLib", "protect", str(ct[0]), "--labels", str(ct[1]), "--segments", "liver"]
+        command += ["--target-psnr", "50.1", "--output", str(tmp_path / threads / "out")]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+    for file in listing(tmp_path / "1"):
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes(), file
 
 
 @pytest.mark.parametrize("private", ["inside", "same"])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from MedProtectLib import Profile
+from MedProtectLib.cli.main import main
+
+
+@pytest.fixture
+def dataset(hippocampus: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A Decathlon folder of one case, and a manifest of it."""
+    folder = tmp_path / "dataset"
+    for kind, path in zip(("imagesTr", "labelsTr"), hippocampus, strict=True):
+        (folder / kind).mkdir(parents=True)
+        shutil.copy(path, folder / kind / "case.nii.gz")
+    (folder / "cases.csv").write_text("case,image,labels,class,split\ncase,imagesTr/case.nii.gz,labelsTr/case.nii.gz,,train\n")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["folder", "manifest", "one image"])
+@pytest.mark.parametrize("dimension", ["2", "3"])
+def test_fit_then_protect(source: str, dimension: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, labels, profile = dataset / "imagesTr" / "case.nii.gz", dataset / "labelsTr" / "case.nii.gz", tmp_path / "site.medprotect"
+    what = {"folder": [dataset], "manifest": [dataset / "cases.csv", "--split", "train"], "one image": [image, "--labels", labels]}[source]
+    options = ["--output", profile, "--dimension", dimension, "--steps", "2", "--seed", "5", "--bound", "6/255", "--json"]
+    assert main([str(a) for a in ("fit", *what, *options)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    loaded = Profile.load(profile)
+    assert told["sha256"] == loaded.sha256()
+    assert (loaded.seed, loaded.bound, loaded.dimension, loaded.public) == (5, pytest.approx(6 / 255), int(dimension), False)
+    assert list(loaded.training["cases"]) == ["case"]
+    assert not list(tmp_path.glob("*.work"))
+    protect = ["protect", image, "--labels", labels, "--output", tmp_path / "out", "--profile", profile, "--json"]
+    assert main([str(a) for a in protect]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["statistics"]["epsilon"] == pytest.approx(6 / 255)
+    assert "public profile" not in captured.err
+
+
+BAD = {
+    "no dataset": (["nowhere"], 1, "neither a dataset folder nor a CSV manifest"),
+    "empty folder": (["empty"], 1, "no labelled case"),
+    "missing column": (["columns.csv"], 1, "column labels is missing"),
+    "missing file": (["gone.csv"], 1, "which does not exist"),
+    "doubled case": (["twice.csv"], 1, "more than once"),
+    "bad bound": (["dataset", "--bound", "0"], 2, "bound 0"),
+    "bad steps": (["dataset", "--steps", "0"], 2, "at least 1"),
+    "bad method": (["dataset", "--method", "nosuch"], 2, "unknown method"),
+    "output exists": (["dataset", "--output", "there.medprotect"], 1, "exists already"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_fitted_is_one_line(
+    name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("there.medprotect").write_text("")
+    Path("columns.csv").write_text("case,image\na,b\n")
+    Path("gone.csv").write_text("case,image,labels\na,x.nii.gz,y.nii.gz\n")
+    row = "a,dataset/imagesTr/case.nii.gz,dataset/labelsTr/case.nii.gz\n"
+    Path("twice.csv").write_text(f"case,image,labels\n{row}{row}")
+    arguments, expected, message = BAD[name]
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    code = main(["fit", "--output", "new.medprotect", *arguments])
+    err = capsys.readouterr().err
+    assert code == expected
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
