@@ -5,13 +5,14 @@ voxels of the same type and shape. SimpleITK and nibabel are loaded when the fir
 """
 
 from MedProtectLib.io.hashing import sha256_file, sha256_voxels
-from MedProtectLib.io.labels import read_labels
+from MedProtectLib.io.labels import labels_or_class, read_labels
 from MedProtectLib.io.names import extension_of, stem_of
 from MedProtectLib.io.resample import resample_labels
 from MedProtectLib.io.volumes import read_volume, write_volume
 
 __all__ = [
     "extension_of",
+    "labels_or_class",
     "read_labels",
     "read_volume",
     "resample_labels",

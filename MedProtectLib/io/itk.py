@@ -15,49 +15,51 @@ from MedProtectLib.io.grid import geometry_from_matrix
 from MedProtectLib.volume import Geometry
 
 
-def read_geometry(path: Path, shape: tuple[int, ...]) -> Geometry:
-    """The grid (k, j, i) of ``shape`` that a header describes, without reading voxels. A 4D header with one volume counts as 3D.
+def read_geometry(path: Path, reader: str) -> Geometry:
+    """The grid that a header describes, without reading voxels. A 4D header with one volume counts as 3D.
+
+    ``reader`` is SimpleITK's name for the format; by itself it goes by the case of the extension.
 
     Raises:
-        MedProtectError: SimpleITK does not understand the header or finds another shape, or the grid is singular or sheared.
+        MedProtectError: SimpleITK does not understand the header, or the grid is singular or sheared.
     """
     with _one_line_errors(path):
-        geometry = _geometry(path, _header(path))
-    if geometry.shape != shape:
-        raise MedProtectError(f"{path}: damaged header: the sizes in it contradict each other.")
-    return geometry
+        return _geometry(path, _header(path, reader))
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, Geometry]:
+def read_picture(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
     """Voxels (k, j, i[, c]) and grid of a PNG or TIFF file.
 
     Raises:
         MedProtectError: SimpleITK cannot decode it.
     """
     with _one_line_errors(path):
-        header = _header(path)
+        header = _header(path, reader)
         array = sitk.GetArrayFromImage(header.Execute())
         geometry = _geometry(path, header)
     return array.reshape((*geometry.shape, *array.shape[header.GetDimension() :])), geometry
 
 
 def resample_nearest(array: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
-    """An integer array (k, j, i) on ``geometry``, looked up at the voxel centres of ``target``; 0 outside."""
+    """An integer array (k, j, i) on ``geometry``, looked up at the voxel centres of ``target``; 0 outside.
+
+    Directions are rounded because ITK inverts matrices with denormal numbers in them wrongly.
+    """
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    on_target = sitk.Resample(
-        image, target.size, sitk.Transform(), sitk.sitkNearestNeighbor, target.origin, target.spacing, target.direction
-    )
-    return sitk.GetArrayFromImage(on_target)
+    image.SetDirection(np.round(geometry.direction, 12).tolist())
+    direction = np.round(target.direction, 12).tolist()
+    resampled = sitk.Resample(image, target.size, sitk.Transform(), sitk.sitkNearestNeighbor, target.origin, target.spacing, direction)
+    return sitk.GetArrayFromImage(resampled)
 
 
-def _header(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
+def _header(path: Path, reader: str) -> sitk.ImageFileReader:
+    header = sitk.ImageFileReader()
+    header.SetImageIO(reader)
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    return header
 
 
 def _geometry(path: Path, header: sitk.ImageFileReader) -> Geometry:

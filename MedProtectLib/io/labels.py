@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io.volumes import read_stored
 from MedProtectLib.volume import LabelMap, Segment, Volume
 
@@ -37,6 +38,19 @@ def read_labels(path: str | os.PathLike[str]) -> LabelMap:
     for number, layer in enumerate(layers):
         segments += [Segment(names.get(v, str(v)), v, number) for v in _values(layer) if v and (number, v) not in named]
     return LabelMap(layers, volume.geometry, tuple(segments), path.name)
+
+
+def labels_or_class(volume: Volume, path: str | os.PathLike[str] | None, segments: Sequence[str], image_class: str | None) -> LabelMap:
+    """The chosen segments of a label map, or where there is none the class of the whole image.
+
+    Raises:
+        MedProtectError: as for :func:`read_labels` and :meth:`LabelMap.select`. UsageError: neither or both are given.
+    """
+    if (path is None) == (image_class is None):
+        raise UsageError("give either a label map or the class of the whole image.")
+    if path is None:
+        return LabelMap.of_image_class(str(image_class), volume.geometry).select(segments)
+    return read_labels(path).select(segments)
 
 
 def _layers(path: Path, volume: Volume, from_slicer: Mapping[int, Mapping[str, str]]) -> Sequence[np.ndarray]:
@@ -94,4 +108,4 @@ def _slicer_segments(path: Path, fields: Mapping[int, Mapping[str, str]], layers
 def _caret_names(volume: Volume) -> dict[int, str]:
     """Names by value from a Caret label table, as Connectome Workbench and TotalSegmentator keep it in a NIfTI extension."""
     header = (getattr(volume.source, "hdr", None) or b"") + getattr(volume.source, "prefix", b"")
-    return {int(value): name.decode("utf-8", "replace").strip() for value, name in CARET_LABEL.findall(header)}
+    return {int(value): html.unescape(name.decode("utf-8", "replace")).strip() for value, name in CARET_LABEL.findall(header)}

@@ -15,7 +15,7 @@ from MedProtectLib.io.grid import check_grid, check_spacing
 from MedProtectLib.io.itk import read_geometry
 from MedProtectLib.io.names import extension_of, stem_of
 from MedProtectLib.io.source import HeaderSource, data_file, header_lines
-from MedProtectLib.io.voxels import Layout, read_voxels, three_axes
+from MedProtectLib.io.voxels import Layout, read_voxels
 from MedProtectLib.volume import Volume
 
 TYPES = {
@@ -73,7 +73,7 @@ def read(path: Path) -> Volume:
             check_spacing(path, _numbers(path, fields, spacing, float, len(layout.grid)))
     name = fields["ElementDataFile"]
     data = path if name.upper() == "LOCAL" else data_file(path, name)
-    geometry = read_geometry(path, three_axes(layout.grid))
+    geometry = read_geometry(path, "MetaImageIO")
     offset = sum(map(len, lines)) if data == path else 0
     if leading == -1 and layout.encoding == "raw":
         offset = max(offset, data.stat().st_size - layout.nbytes)

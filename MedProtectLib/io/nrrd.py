@@ -15,7 +15,7 @@ from MedProtectLib.io.grid import check_grid, check_spacing
 from MedProtectLib.io.itk import read_geometry
 from MedProtectLib.io.names import extension_of, stem_of
 from MedProtectLib.io.source import HeaderSource, data_file, header_lines
-from MedProtectLib.io.voxels import Layout, read_voxels, three_axes
+from MedProtectLib.io.voxels import Layout, read_voxels
 from MedProtectLib.volume import Volume
 
 TYPES = {
@@ -30,6 +30,7 @@ TYPES = {
     "float": "f4",
     "double": "f8",
 }
+FLOATS = {"float32": "float", "float64": "double"}
 ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "ascii", "text": "ascii", "txt": "ascii", "hex": "hex"}
 DATA_EXTENSIONS = {"raw": ".raw", "gzip": ".raw.gz", "ascii": ".txt", "hex": ".hex"}
 DOMAIN_KINDS = ("domain", "space", "time", "???", "none")
@@ -70,7 +71,7 @@ def read(path: Path) -> Volume:
     check_grid(path, layout.grid)
     _check_axes(path, fields, kinds)
     data = data_file(path, fields["datafile"]) if "datafile" in fields else path
-    geometry = read_geometry(path, three_axes(layout.grid))
+    geometry = read_geometry(path, "NrrdImageIO")
     offset = sum(map(len, lines)) if data == path else 0
     skip = _integer(path, fields, "byteskip")
     if skip == -1 and layout.encoding == "raw":
@@ -102,9 +103,9 @@ def new_source(volume: Volume, extension: str) -> NrrdSource:
     directions = ["none"] * len(channels) + [_vector(matrix[:used, axis]) for axis in range(used)]
     text = (
         "NRRD0004\n"
-        f"type: { {'float32': 'float', 'float64': 'double'}.get(volume.array.dtype.name, volume.array.dtype.name) }\n"
+        f"type: {FLOATS.get(volume.array.dtype.name, volume.array.dtype.name)}\n"
         f"dimension: {used + len(channels)}\n"
-        f"space{': left-posterior-superior' if used == 3 else ' dimension: 2'}\n"
+        f"{'space: left-posterior-superior' if used == 3 else 'space dimension: 2'}\n"
         f"sizes: {' '.join(map(str, (*channels, *volume.geometry.size[:used])))}\n"
         f"space directions: {' '.join(directions)}\n"
         f"kinds: {' '.join(['vector'] * len(channels) + ['domain'] * used)}\n"
@@ -134,9 +135,9 @@ def _vector(values: Iterable[float]) -> str:
 def _field_name(line: bytes) -> str | None:
     """The field of a ``field: value`` line, in lower case without blanks; None for comments and ``key:=value`` lines."""
     name, colon, value = line.partition(b":")
-    return (
-        None if line.startswith(b"#") or not colon or value.startswith(b"=") else name.decode("utf-8", "replace").replace(" ", "").lower()
-    )
+    if line.startswith(b"#") or not colon or value.startswith(b"="):
+        return None
+    return name.decode("utf-8", "replace").replace(" ", "").lower()
 
 
 def _parse(lines: Iterable[bytes]) -> tuple[dict[str, str], dict[str, str]]:

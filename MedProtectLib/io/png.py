@@ -150,7 +150,7 @@ def _decode(path: Path, header: Header, pixels: list[Chunk]) -> tuple[np.ndarray
         plain = Path(folder, "picture.png")
         plain.write_bytes(_file((declared.chunk(), *pixels, (b"IEND", b""))))
         try:
-            array, geometry = read_picture(plain)
+            array, geometry = read_picture(plain, "PNGImageIO")
         except MedProtectError as error:
             raise MedProtectError(f"{path}: damaged PNG file; get a fresh copy.") from error
     if header.depth < 8:

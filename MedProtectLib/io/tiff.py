@@ -141,9 +141,9 @@ def read(path: Path) -> Volume:
         dialect, pages = _parse(path, content)
         shape, dtype = _layout(path, dialect, pages)
         _check_strips(path, dialect, pages, len(content), math.prod(shape[1:]) * dtype.itemsize)
-    except (struct.error, KeyError, IndexError) as error:
+    except (struct.error, KeyError, IndexError, ValueError) as error:
         raise MedProtectError(f"{path}: damaged or truncated TIFF file; get a fresh copy.") from error
-    array, geometry = read_picture(path)
+    array, geometry = read_picture(path, "TIFFImageIO")
     if (array.shape, array.dtype) != (shape, dtype):
         raise MedProtectError(f"{path}: damaged TIFF file (SimpleITK finds other pixels than its tags announce); get a fresh copy.")
     has_alpha = shape[3:] == (4,) and dialect.value(pages[0], EXTRA) in (1, 2)

@@ -1,0 +1,223 @@
+"""TIFF pictures and stacks: the pixels that tifffile and SimpleITK see, and every tag kept."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from PIL import Image
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import read_volume, write_volume
+
+PACKING_TAGS = {273, 278, 279}
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 255, (13, 17), dtype=np.uint8)
+RGB = RNG.integers(0, 255, (13, 17, 3), dtype=np.uint8)
+RGBA = RNG.integers(0, 255, (13, 17, 4), dtype=np.uint8)
+STACK = RNG.integers(0, 60000, (5, 13, 17)).astype(np.uint16)
+PRIVATE = [(315, "s", 0, "an author", True), (65000, "s", 0, "private text", True), (65001, "I", 5, (1, 2, 3, 4, 5), True)]
+
+KEPT = {
+    "uint8": (GREY, {}),
+    **{dtype: (GREY.astype(dtype), {}) for dtype in ("i1", "i2", "u2", "i4", "u4", "f4")},
+    "white is zero": (GREY, {"photometric": "miniswhite"}),
+    "big-endian": (GREY.astype(">u2"), {"byteorder": ">"}),
+    "BigTIFF": (GREY, {"bigtiff": True}),
+    "big-endian BigTIFF": (GREY.astype(">f4"), {"bigtiff": True, "byteorder": ">"}),
+    "deflate": (GREY, {"compression": "deflate"}),
+    "deflate 8": (GREY, {"compression": "adobe_deflate"}),
+    "predictor": (STACK[0], {"compression": "deflate", "predictor": True}),
+    "predictor, big-endian, strips": (
+        STACK[0].astype(">u2"),
+        {"compression": "deflate", "predictor": True, "rowsperstrip": 5, "byteorder": ">"},
+    ),
+    "predictor, RGB": (RGB, {"compression": "deflate", "predictor": True, "photometric": "rgb"}),
+    "strips": (GREY, {"rowsperstrip": 3}),
+    "tags": (
+        GREY,
+        {
+            "resolution": (300, 200),
+            "resolutionunit": "INCH",
+            "description": "hello",
+            "software": "x",
+            "extratags": PRIVATE,
+            "metadata": None,
+        },
+    ),
+    "RGB": (RGB, {"photometric": "rgb"}),
+    "RGB 16 bits": (RGB.astype("u2") * 99, {"photometric": "rgb"}),
+    "RGBA": (RGBA, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    "RGB and infrared": (RGBA, {"photometric": "rgb", "extrasamples": ["unspecified"]}),
+    "stack": (STACK, {"photometric": "minisblack"}),
+    "packed stack": (STACK, {"photometric": "minisblack", "compression": "deflate", "rowsperstrip": 4}),
+    "ImageJ stack": (STACK, {"imagej": True, "metadata": {"spacing": 3.0, "unit": "mm"}}),
+    "RGB stack": (np.stack([RGB, RGB[::-1]]), {"photometric": "rgb"}),
+}
+
+
+def tags_of(path):
+    with tifffile.TiffFile(path) as file:
+        assert all(page.offset % 2 == 0 for page in file.pages)
+        return [{tag.code: tag.value for tag in page.tags if tag.code not in PACKING_TAGS} for page in file.pages]
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_round_trip(tmp_path, case):
+    array, options = KEPT[case]
+    tifffile.imwrite(tmp_path / "in.tif", array, **options)
+    volume = read_volume(tmp_path / "in.tif")
+    assert np.array_equal(volume.array, array if "stack" in case else array[None])
+    assert volume.array.dtype == array.dtype.newbyteorder("=")
+    assert volume.geometry.dimension == (3 if "stack" in case else 2)
+    assert volume.photograph == (array.dtype == np.uint8)
+    assert volume.alpha == (3 if case == "RGBA" else None)
+    changed = volume.with_array(volume.array[:, ::-1].copy())
+    write_volume(changed, tmp_path / "out.tif")
+    assert tags_of(tmp_path / "out.tif") == tags_of(tmp_path / "in.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "out.tif").reshape(changed.array.shape), changed.array)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "out.tif")).reshape(changed.array.shape), changed.array)
+    written = read_volume(tmp_path / "out.tif")
+    assert (written.geometry, written.alpha, written.photograph) == (volume.geometry, volume.alpha, volume.photograph)
+
+
+@pytest.mark.parametrize("compressor", ["LZW", "PackBits"])
+def test_other_compressions_become_deflate(tmp_path, compressor):
+    image = sitk.GetImageFromArray(GREY)
+    image.SetSpacing((0.5, 0.25))
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "in.tif"))
+    writer.SetUseCompression(True)
+    writer.SetCompressor(compressor)
+    writer.Execute(image)
+    volume = read_volume(tmp_path / "in.tif")
+    assert np.array_equal(volume.array[0], GREY)
+    assert np.allclose(volume.geometry.spacing, (0.5, 0.25, 1))
+    write_volume(volume, tmp_path / "out.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), GREY)
+    before, after = tags_of(tmp_path / "in.tif")[0], tags_of(tmp_path / "out.tif")[0]
+    assert (before.pop(259), after.pop(259)) == ({"LZW": 5, "PackBits": 32773}[compressor], 8)
+    assert after == before
+
+
+def with_exif(pixels: bytes) -> bytes:
+    """A picture of 4 x 1 pixels whose directory points to one of EXIF tags (exposure time 1/250, a comment)."""
+    comment = b"a comment of the camera"
+    exif_at = 8 + len(pixels)
+    ratio_at, comment_at = exif_at + 2 + 2 * 12 + 4, exif_at + 2 + 2 * 12 + 4 + 8
+    exif = struct.pack("<H", 2) + struct.pack("<HHII", 33434, 5, 1, ratio_at) + struct.pack("<HHII", 37510, 7, len(comment), comment_at)
+    exif += bytes(4) + struct.pack("<II", 1, 250) + comment + b"\0"
+    entries = (
+        (256, 3, 1, 4),
+        (257, 3, 1, 1),
+        (258, 3, 1, 8),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (279, 4, 1, 4),
+        (34665, 4, 1, exif_at),
+    )
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, exif_at + len(exif)) + pixels + exif + directory
+
+
+def test_exif_directory_moves_along(tmp_path):
+    (tmp_path / "in.tif").write_bytes(with_exif(b"\1\2\3\4"))
+    volume = read_volume(tmp_path / "in.tif")
+    assert volume.array.tolist() == [[[1, 2, 3, 4]]]
+    write_volume(volume.with_array(volume.array + 1), tmp_path / "out.tif")
+    with Image.open(tmp_path / "in.tif") as before, Image.open(tmp_path / "out.tif") as after:
+        expected = before.getexif().get_ifd(34665)
+        assert expected[37510] == b"a comment of the camera"
+        assert after.getexif().get_ifd(34665) == expected
+        assert np.asarray(after).tolist() == [[2, 3, 4, 5]]
+
+
+REFUSED = {
+    **{dtype: (GREY.astype(dtype), {}, "bits in sample format") for dtype in ("u8", "i8", "f2", "f8", "c8", "?")},
+    "LZMA": (GREY, {"compression": "lzma"}, "TIFF compression 34925"),
+    "colour planes": (np.moveaxis(RGB, 2, 0).copy(), {"photometric": "rgb", "planarconfig": "separate"}, "colour planes"),
+    "grey and alpha": (
+        RGB[..., :2].copy(),
+        {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]},
+        "2 samples",
+    ),
+    "palette": (GREY % 5, {"photometric": "palette", "colormap": np.zeros((3, 256), "u2")}, "palettes"),
+    "tiles": (np.zeros((40, 50), "u1"), {"tile": (16, 16)}, "tiles"),
+    "turned": (GREY, {"extratags": [(274, "H", 1, 6, True)]}, "turned"),
+    "not finite": (np.full((3, 4), np.nan, "f4"), {}, "12 of 12 voxels"),
+}
+
+
+def refused(path, reason):
+    with pytest.raises(MedProtectError) as caught:
+        read_volume(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value).removeprefix(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(tmp_path, case):
+    array, options, reason = REFUSED[case]
+    tifffile.imwrite(tmp_path / "in.tif", array, **options)
+    refused(tmp_path / "in.tif", reason)
+
+
+def test_lossy_compression(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "in.tif", compression="jpeg")
+    refused(tmp_path / "in.tif", "lossy compression destroys the perturbation")
+
+
+@pytest.mark.parametrize(("second", "options"), [(GREY[:5], {}), (GREY[::2, ::2], {"subfiletype": 1}), (GREY.astype("u2"), {})])
+def test_pages_of_different_kinds(tmp_path, second, options):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
+        writer.write(GREY)
+        writer.write(second, **options)
+    refused(tmp_path / "in.tif", "pages of different kinds")
+
+
+@pytest.mark.parametrize("kept", [1, 3, 7, 50, 0.3, 0.7, 0.97])
+def test_truncated(tmp_path, kept):
+    """SimpleITK gives the pages that are left without an error here."""
+    tifffile.imwrite(tmp_path / "in.tif", STACK, photometric="minisblack")
+    content = (tmp_path / "in.tif").read_bytes()
+    (tmp_path / "in.tif").write_bytes(content[: kept if kept >= 1 else int(len(content) * kept)])
+    refused(tmp_path / "in.tif", "TIFF file")
+
+
+def test_damaged_pixels(tmp_path):
+    tifffile.imwrite(tmp_path / "in.tif", GREY, compression="deflate")
+    with tifffile.TiffFile(tmp_path / "in.tif") as file:
+        offset = file.pages[0].dataoffsets[0]
+    content = bytearray((tmp_path / "in.tif").read_bytes())
+    content[offset + 60] ^= 7
+    (tmp_path / "in.tif").write_bytes(content)
+    refused(tmp_path / "in.tif", "not a readable image")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"some text", "not a TIFF file"),
+        (b"II\x2d\0" + bytes(8), "not a TIFF file"),
+        (struct.pack("<2sHI", b"II", 42, 0), "no pages"),
+        (struct.pack("<2sHIHI", b"II", 42, 8, 0, 8), "form a loop"),
+        (
+            with_exif(b"\1\2\3\4").replace(struct.pack("<HHII", 256, 3, 1, 4), struct.pack("<HHII", 256, 3, 1, 60000)),
+            "ends before its pixels",
+        ),
+        (
+            with_exif(b"\1\2\3\4").replace(struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 4, 1, 10**6)),
+            "ends before its pixels",
+        ),
+        (with_exif(b"\1\2\3\4").replace(struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 99, 1, 8)), "damaged or truncated"),
+        (with_exif(b"\1\2\3\4").replace(struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 40000, 4, 1, 8)), "damaged"),
+    ],
+)
+def test_damaged_tags(tmp_path, content, reason):
+    (tmp_path / "in.tif").write_bytes(content)
+    refused(tmp_path / "in.tif", reason)
