@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import extension_of, read_labels, read_volume, sha256_file, sha256_voxels, stem_of, write_volume
+from MedProtectLib.io import extension_of, labels_or_class, read_volume, sha256_file, sha256_voxels, stem_of, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protector import Protection, Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
@@ -38,15 +38,16 @@ class ProtectJob:
 
 def protect_file(
     image: str | Path,
-    labels: str | Path,
+    labels: str | Path | None,
     output: str | Path,
     protector: Protector,
     segments: Sequence[str] = (),
     private: str | Path | None = None,
     overwrite: bool = False,
     report: Report = ignore,
+    image_class: str | None = None,
 ) -> ProtectJob:
-    """Protect one image on disk.
+    """Protect one image on disk; for classification ``labels`` is None and the image's class given.
 
     Writes ``<name>_protected.<ext>`` and ``<name>_record.json`` into ``output``, and the perturbation, the private record, the
     report and the overlay picture into ``private`` (``<output>_private`` when None). All of it appears, or nothing.
@@ -54,14 +55,16 @@ def protect_file(
     Raises:
         MedProtectError: bad input, or an output that cannot be written.
     """
-    image, labels = Path(image), Path(labels)
-    destination = plan_destination(stem_of(image), [image, labels], Path(output), None if private is None else Path(private), overwrite)
+    image, labels = Path(image), None if labels is None else Path(labels)
+    inputs = [image] if labels is None else [image, labels]
+    destination = plan_destination(stem_of(image), inputs, Path(output), None if private is None else Path(private), overwrite)
 
     def at(step: str) -> None:
         report(Progress(step, STEPS.index(step), len(STEPS)))
 
     at("read")
-    volume, label_map = read_volume(image), read_labels(labels).select(segments)
+    volume = read_volume(image)
+    label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
     with staged(destination) as stage:
@@ -77,7 +80,9 @@ def protect_file(
             "original_sha256": sha256_file(image),
             "original_voxels_sha256": sha256_voxels(volume.array),
         }
-        labelled = {"labels_file": labels.name, "labels_sha256": sha256_file(labels)}
+        labelled = {"image_class": str(image_class)}
+        if labels is not None:
+            labelled = {"labels_file": labels.name, "labels_sha256": sha256_file(labels)}
         record = shareable_record(protection, statistics, shared)
         kept = private_record(protection, shared | originals | labelled, segments, protector.seed_for(protection.profile))
         at("report")
@@ -117,6 +122,7 @@ def report_content(protection: Protection, stored: Volume, statistics: Statistic
     from MedProtectLib.report import ReportContent
 
     window, profile = protection.window, protection.profile
+    labels = f"{record['labels_file']}, SHA-256 {record['labels_sha256']}" if "labels_file" in record else f"class {record['image_class']}"
     target = "none: the full bound" if protection.target_psnr is None else f"{protection.target_psnr:g} dB"
     settings = {
         "Method": profile.method,
@@ -129,7 +135,7 @@ def report_content(protection: Protection, stored: Volume, statistics: Statistic
         "Stored level": f"{protection.step:g} stored units",
         "Seed": str(record["seed"]),
         "Original": f"{record['original_file']}, SHA-256 {record['original_sha256']}",
-        "Labels": f"{record['labels_file']}, SHA-256 {record['labels_sha256']}",
+        "Labels": labels,
         "Protected": f"{record['protected_file']}, SHA-256 {record['protected_sha256']}",
         "MedProtect": record["medprotect"],
     }

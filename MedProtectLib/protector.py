@@ -12,11 +12,11 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.levels import Levels, find_levels, find_padding
 from MedProtectLib.methods import Case, Component, Method, method_class
-from MedProtectLib.methods.base import CONTEXT
+from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT
 from MedProtectLib.profile import Profile, shipped_profile
 from MedProtectLib.progress import Report, ignore
 from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise
-from MedProtectLib.regions import Regions, find_regions, grown
+from MedProtectLib.regions import Box, Regions, find_regions, grown
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import IntensityWindow, check_window, choose_window
@@ -77,20 +77,39 @@ class Protection:
         return measure(self.original, self.volume, self.regions, self.window, self.bound)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is decided about one volume before it is perturbed. ``classes``: label classes (k, j, i) on the volume's grid."""
+
+    profile: Profile = field(repr=False)
+    method: Method = field(repr=False)
+    bound: float
+    classes: np.ndarray = field(repr=False)
+    regions: Regions = field(repr=False)
+    window: IntensityWindow
+    levels: Levels
+    notices: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 class Protector:
     """Protects volumes with one fitted method.
 
     Args:
-        method: name of a method; its shipped public profile for the image's dimension is used.
+        method: name of a method; its shipped public profile for the image's dimension is used, or where there is none a
+            profile that is fitted on the case itself in a bounded number of steps.
         profile: a fitted profile of one's own, instead.
         bound: largest change in window units; the profile's when None.
         target_psnr: whole-image PSNR in dB to come down to where the bound allows more than that, None for the full bound.
         modality: 'CT', 'MR', 'US' or 'XR', which picks the window rule; guessed from the data when None.
         window: (low, high) in the image's own units, instead of the rule.
-        seed: breaks ties between equal wishes; the profile's when None.
+        seed: breaks ties between equal wishes; the profile's when None. Also the seed of a fit on the case.
+        scope: 'regions' or 'image', where a method that is fitted on the case may act; its first scope when None.
+        parameters: numbers of a method that is fitted on the case.
 
     Raises:
-        UsageError: unknown method, bound not in (0, 32/255], target PSNR that is no positive number.
+        UsageError: unknown method, bound not in (0, 32/255], target PSNR that is no positive number, a scope or parameter
+            that the method does not have or that the profile decides.
     """
 
     def __init__(
@@ -102,8 +121,14 @@ class Protector:
         modality: str | None = None,
         window: Sequence[float] | None = None,
         seed: int | None = None,
+        scope: str | None = None,
+        parameters: Mapping[str, float] | None = None,
     ) -> None:
-        method_class(method if profile is None else profile.method)
+        chosen = method_class(method if profile is None else profile.method)
+        if profile is not None and (scope is not None or parameters):
+            raise UsageError("the profile decides the scope and the parameters of its method. Leave out --scope and --set.")
+        chosen.check_support(chosen.dimensions[0], chosen.tasks[0], scope or chosen.scopes[0])
+        chosen.checked_parameters(parameters or {})
         check_bound(bound)
         if target_psnr is not None and not (0 < target_psnr < float("inf")):
             raise UsageError(f"target PSNR {target_psnr:g}: give a positive number of dB, such as 50.1.")
@@ -111,7 +136,9 @@ class Protector:
             check_window(window)
         self.method_name, self.given_profile = method if profile is None else profile.method, profile
         self.bound, self.target_psnr, self.modality, self.window, self.seed = bound, target_psnr, modality, window, seed
+        self.scope, self.parameters = scope, dict(parameters or {})
         self._fitted: dict[int, tuple[Profile, Method]] = {}
+        self._fitted_on_case: tuple[str, Profile] | None = None
 
     @classmethod
     def from_profile(cls, path: str | Path, **options: object) -> Protector:
@@ -128,12 +155,41 @@ class Protector:
             profile = self.given_profile or self._shipped(dimension)
             if profile.dimension > dimension:
                 raise MedProtectError("the profile was fitted on volumes and cannot protect a single picture. Fit one on pictures.")
-            try:
-                fitted = method_class(profile.method).restore(profile.settings, profile.tensors)
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise MedProtectError(f"the profile's tensors do not fit its method '{profile.method}'. Fit it again.") from error
-            self._fitted[dimension] = profile, fitted
+            self._fitted[dimension] = profile, restored(profile)
         return self._fitted[dimension]
+
+    def fitted_for(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> tuple[Profile, Method, tuple[str, ...]]:
+        """The profile and the method for one volume, fitted on it where there is no other, and notices about that.
+
+        Raises:
+            MedProtectError: as for :meth:`fitted`; the method cannot be fitted on this case alone.
+        """
+        dimension = volume.geometry.dimension
+        if self.given_profile is not None or shipped_profile(self.method_name, dimension) is not None:
+            return *self.fitted(dimension), ()
+        from MedProtectLib.fitting.fit import fit_on_case
+        from MedProtectLib.fitting.training import CASE_STEPS, FitOptions
+        from MedProtectLib.io import sha256_voxels
+
+        case = "".join(sha256_voxels(array) for array in (volume.array, *labels.layers))
+        if self._fitted_on_case is None or self._fitted_on_case[0] != case:
+            options = FitOptions(
+                method=self.method_name,
+                dimension=dimension,
+                steps=CASE_STEPS,
+                seed=self.seed or 0,
+                modality=self.modality,
+                window=None if self.window is None else check_window(self.window),
+                scope=self.scope,
+                parameters=self.parameters,
+                public=self.seed is None and not method_class(self.method_name).learns,
+                bound=DEFAULT_BOUND if self.bound is None else self.bound,
+            )
+            self._fitted_on_case = case, fit_on_case(volume, labels, options, report)
+        profile = self._fitted_on_case[1]
+        how = f"fitted on this case alone in {CASE_STEPS} steps" if method_class(self.method_name).learns else "drawn for this case alone"
+        notice = f"no profile was given: '{self.method_name}' was {how}. For a dataset use 'medprotect fit' and --profile."
+        return profile, restored(profile), (notice,)
 
     def seed_for(self, profile: Profile) -> int:
         """The seed that is used with a profile."""
@@ -147,6 +203,27 @@ class Protector:
             )
         return Profile.load(path)
 
+    def plan(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Plan:
+        """What is decided before any perturbation is made: the steps window and regions, and what can be stored.
+
+        Raises:
+            MedProtectError: as for :meth:`protect`.
+        """
+        profile, method, notices = self.fitted_for(volume, labels, report)
+        bound = self.bound if self.bound is not None else profile.bound
+        labels, resampled = on_grid_of(volume.geometry, labels)
+        notices += resampled
+        check_task(method, labels)
+        classes = labels.classes(method.purpose.classes or None)
+        padding = find_padding(volume)
+        regions = find_regions(classes > 0, method.half_width, method.planar, padding, method.whole_image)
+        window = choose_window(volume, regions, self.modality or profile.modality, self.window or profile.window)
+        levels = find_levels(volume, padding, bound * window.width / abs(volume.slope))
+        warnings = check_levels(bound, window, levels, volume)
+        if window.guessed:
+            notices += (f"intensity window {window.low:g} to {window.high:g} ({window.rule}); --modality or --window overrides.",)
+        return Plan(profile, method, bound, classes, regions, window, levels, notices, warnings + public_warning(profile))
+
     def protect(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Protection:
         """Protect one volume.
 
@@ -157,25 +234,16 @@ class Protector:
         Raises:
             MedProtectError: nothing is labelled, labels elsewhere in space, constant image, bound below one stored level.
         """
-        profile, method = self.fitted(volume.geometry.dimension)
-        bound = self.bound if self.bound is not None else profile.bound
+        plan = self.plan(volume, labels, report)
+        profile, method, bound, regions, window, levels = plan.profile, plan.method, plan.bound, plan.regions, plan.window, plan.levels
 
-        labels, notices = on_grid_of(volume.geometry, labels)
-        classes = labels.classes()
-        padding = find_padding(volume)
-        regions = find_regions(classes > 0, method.half_width, method.planar, padding)
-        window = choose_window(volume, regions, self.modality or profile.modality, self.window or profile.window)
-        levels = find_levels(volume, padding, bound * window.width / abs(volume.slope))
-        warnings = check_levels(bound, window, levels, volume)
-
-        parts = [method.perturb(channel_case(volume, c, classes, regions, window), bound, report) for c in volume.intensity_channels]
-        counts = self._quantise(parts, volume, regions, window, levels, self.seed_for(profile))
+        cases = [channel_case(volume, c, plan.classes, regions, window) for c in volume.intensity_channels]
+        parts = method.perturb_channels(cases, bound, report)
+        counts = self.quantise(parts, volume, plan)
         protected = apply_counts(volume, regions, counts, levels)
 
-        masks = {name: parts[0][name].limit > 0 for name in method.component_names}
+        masks = {name: region_of(parts[0][name], regions) for name in method.component_names}
         change = (counts * (levels.step * abs(volume.slope) / window.width)).astype(np.float32)
-        if window.guessed:
-            notices += (f"intensity window {window.low:g} to {window.high:g} ({window.rule}); --modality or --window overrides.",)
         return Protection(
             volume=protected,
             original=volume,
@@ -187,14 +255,16 @@ class Protector:
             bound=bound,
             target_psnr=self.target_psnr,
             profile=profile,
-            notices=notices,
-            warnings=warnings + public_warning(profile),
+            notices=plan.notices,
+            warnings=plan.warnings,
         )
 
-    def _quantise(
-        self, parts: Sequence[Mapping[str, Component]], volume: Volume, regions: Regions, window: IntensityWindow, levels: Levels, seed: int
-    ) -> np.ndarray:
-        """Whole-level changes on the regions' box for all channels together, so that a PSNR target holds for the image."""
+    def quantise(self, parts: Sequence[Mapping[str, Component]], volume: Volume, plan: Plan, share: float = 1.0) -> np.ndarray:
+        """Whole-level changes on the regions' box for all channels together, so that a PSNR target holds for the image.
+
+        ``share`` is the part of the target's energy that may be spent here, for a volume that is a slab of a larger one.
+        """
+        regions, window, levels = plan.regions, plan.window, plan.levels
         width_in_levels = window.width / (levels.step * abs(volume.slope))
         touched = regions.touched
         stored = [volume.channel(c)[regions.box][touched] for c in volume.intensity_channels]
@@ -204,11 +274,39 @@ class Protector:
         room = np.stack([levels.room(s, upwards[:, n]) for n, s in enumerate(stored)], axis=-1)
         ceiling = np.minimum(np.floor(limit * width_in_levels * (1 + 1e-6)), room)
         values = int(np.prod(volume.geometry.shape)) * len(stored)
-        budget = None if self.target_psnr is None else energy_budget(self.target_psnr, values, width_in_levels)
-        counts = quantise((delta * width_in_levels).ravel(), ceiling.ravel(), seed, budget).reshape(delta.shape)
+        budget = None if self.target_psnr is None else share * energy_budget(self.target_psnr, values, width_in_levels)
+        counts = quantise((delta * width_in_levels).ravel(), ceiling.ravel(), self.seed_for(plan.profile), budget).reshape(delta.shape)
         on_box = np.zeros((*touched.shape, len(stored)), np.int32)
         on_box[touched] = counts
         return on_box[..., 0] if volume.array.ndim == 3 else on_box
+
+
+def restored(profile: Profile) -> Method:
+    """The method that a profile holds.
+
+    Raises:
+        MedProtectError: its settings or tensors do not fit the method.
+    """
+    try:
+        return method_class(profile.method).restore(profile.settings, profile.tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MedProtectError(f"the profile's tensors do not fit its method '{profile.method}'. Fit it again.") from error
+
+
+def check_task(method: Method, labels: LabelMap) -> None:
+    """Raises MedProtectError where a method for segmentation is given the class of an image, or the other way round."""
+    if labels.of_whole_image != (method.purpose.task == CLASSIFICATION):
+        given, use = ("a class", "a label map (--labels)") if labels.of_whole_image else ("a label map", "the image's class (--class)")
+        raise MedProtectError(f"method '{method.name}' was fitted for {method.purpose.task} and was given {given}. Give {use}.")
+
+
+def region_of(component: Component, regions: Regions) -> np.ndarray:
+    """Bool (k, j, i) on the regions' box: the interior, the contour band and the background as far as the component acts in them."""
+    region = np.zeros_like(regions.interior)
+    for part in (regions.interior, regions.contour, regions.background):
+        if part is not None and component.limit[part].any():
+            region |= part
+    return region
 
 
 def on_grid_of(geometry: Geometry, labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
@@ -222,9 +320,11 @@ def on_grid_of(geometry: Geometry, labels: LabelMap) -> tuple[LabelMap, tuple[st
     )
 
 
-def channel_case(volume: Volume, channel: int, classes: np.ndarray, regions: Regions, window: IntensityWindow) -> Case:
-    """What a method sees of one channel: the regions' box with its context, in window units."""
-    context = grown(regions.box, (CONTEXT, CONTEXT, CONTEXT), volume.geometry.shape)
+def channel_case(
+    volume: Volume, channel: int, classes: np.ndarray, regions: Regions, window: IntensityWindow, context: Box | None = None
+) -> Case:
+    """What a method sees of one channel, in window units: the regions' box with its context, or the part ``context`` alone."""
+    context = context or grown(regions.box, (CONTEXT, CONTEXT, CONTEXT), volume.geometry.shape)
     image = window.normalise(volume.in_units(volume.channel(channel)[context]))
     return Case(image, classes[context], regions, context)
 

@@ -20,17 +20,24 @@ class Regions:
 
     With foreground F and the (2w+1) box window: contour = dilate(F) - erode(F), interior = erode(F).
     Both are bool arrays of the box's shape (k, j, i) and do not overlap. Beyond the image's border nothing is
-    known, so the border itself is no contour.
+    known, so the border itself is no contour. ``background`` is all the rest that may change, for a method that
+    touches the whole image; None for one that keeps to the labelled structures.
     """
 
     box: Box
     interior: np.ndarray
     contour: np.ndarray
+    background: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The voxels of the box in the structures and their contour band."""
+        return self.interior | self.contour
 
     @property
     def touched(self) -> np.ndarray:
         """Every voxel of the box that may change."""
-        return self.interior | self.contour
+        return self.labelled if self.background is None else self.labelled | self.background
 
     def on_grid(self, part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A box-sized array laid into zeros of the image's shape (k, j, i), trailing axes kept."""
@@ -40,7 +47,11 @@ class Regions:
 
 
 def find_regions(
-    foreground: np.ndarray, half_width: int = HALF_WIDTH, planar: bool = False, untouchable: np.ndarray | None = None
+    foreground: np.ndarray,
+    half_width: int = HALF_WIDTH,
+    planar: bool = False,
+    untouchable: np.ndarray | None = None,
+    whole_image: bool = False,
 ) -> Regions:
     """Interior and contour band of a foreground mask.
 
@@ -49,6 +60,7 @@ def find_regions(
         half_width: w in voxels.
         planar: work in each slice k alone (for 2D methods).
         untouchable: bool (k, j, i), voxels to leave out, such as padding.
+        whole_image: the background may change too, and the box is the whole image.
 
     Raises:
         MedProtectError: no voxel is labelled, or none of the regions may be touched.
@@ -59,13 +71,13 @@ def find_regions(
             "the selected segments label no voxel of the image: there is nothing to protect. Check the labels and --segments."
         )
     reach = (0 if planar else half_width, half_width, half_width)
-    box = grown(tight, reach, foreground.shape)
+    box = grown(tight, foreground.shape if whole_image else reach, foreground.shape)
     inside = foreground[box].astype(np.uint8)
     size = tuple(2 * r + 1 for r in reach)
     dilated = maximum_filter(inside, size, mode="constant", cval=0).astype(bool)
     interior = minimum_filter(inside, size, mode="constant", cval=1).astype(bool)
     allowed = np.ones_like(interior) if untouchable is None else ~untouchable[box]
-    regions = Regions(box, interior & allowed, dilated & ~interior & allowed)
+    regions = Regions(box, interior & allowed, dilated & ~interior & allowed, allowed & ~dilated if whole_image else None)
     if not regions.touched.any():
         raise MedProtectError(
             "every labelled voxel is padding (the image's constant floor): there is nothing to protect. Check the labels."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import read_labels, read_volume, sha256_file
+from MedProtectLib.io import labels_or_class, read_volume, sha256_file
 from MedProtectLib.levels import find_padding
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import HALF_WIDTH, find_regions
@@ -33,13 +33,16 @@ class Verification:
 def verify_files(
     original: str | Path,
     protected: str | Path,
-    labels: str | Path,
+    labels: str | Path | None,
     segments: Sequence[str] = (),
     modality: str | None = None,
     window: Sequence[float] | None = None,
     half_width: int | None = None,
+    image_class: str | None = None,
 ) -> Verification:
-    """Compare two files. With a record beside the protected file its window, bound and half-width are used, and checked.
+    """Compare two files. With a record beside the protected file its window, bound and regions are used, and checked.
+
+    For classification ``labels`` is None and the image's class given.
 
     Raises:
         MedProtectError: the files cannot be read or compared.
@@ -51,7 +54,7 @@ def verify_files(
     said = record.get("statistics", {})
     if window is None and modality is None and said:
         window = said["window"]
-    label_map, resampled = on_grid_of(before.geometry, read_labels(labels).select(segments))
+    label_map, resampled = on_grid_of(before.geometry, labels_or_class(before, labels, segments, image_class))
     told = record.get("regions", {})
     width = half_width if half_width is not None else told.get("half_width_voxels", HALF_WIDTH)
     planar = told.get("slice_by_slice", before.geometry.dimension == 2)

@@ -114,12 +114,22 @@ class Segment:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Labels on a grid. ``layers`` are integer arrays (k, j, i), one for files without overlapping segments."""
+    """Labels on a grid. ``layers`` are integer arrays (k, j, i), one for files without overlapping segments.
+
+    ``of_whole_image`` marks the class of an image, of which every voxel is labelled.
+    """
 
     layers: tuple[np.ndarray, ...]
     geometry: Geometry
     segments: tuple[Segment, ...]
     name: str = "labels"
+    of_whole_image: bool = False
+
+    @classmethod
+    def of_image_class(cls, image_class: str, geometry: Geometry) -> LabelMap:
+        """The class of a whole image, as classification has it: one segment of that name which is everywhere."""
+        everywhere = np.broadcast_to(np.uint8(1), geometry.shape)
+        return cls((everywhere,), geometry, (Segment(image_class, 1),), f"class {image_class}", of_whole_image=True)
 
     @classmethod
     def from_array(cls, array: np.ndarray, geometry: Geometry, names: Mapping[int, str] | None = None, name: str = "labels") -> LabelMap:
@@ -145,12 +155,26 @@ class LabelMap:
             chosen += [s for s in found if s not in chosen]
         return replace(self, segments=tuple(chosen))
 
-    def classes(self) -> np.ndarray:
-        """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ... in segment order.
+    def classes(self, order: Sequence[int | str] | None = None) -> np.ndarray:
+        """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ...
 
-        Where segments overlap, the later one wins.
+        A segment's number is its place among the segments, or with ``order`` the place there of its value (an int) or
+        name (a str), so that it means the same in every case. Where segments overlap, the later one wins.
+
+        Raises:
+            MedProtectError: a segment does not occur in ``order``.
         """
-        out = np.zeros(self.geometry.shape, np.uint8 if len(self.segments) < 255 else np.uint16)
-        for number, segment in enumerate(self.segments, start=1):
+        numbers = range(1, len(self.segments) + 1) if order is None else [self._number_in(order, s) for s in self.segments]
+        out = np.zeros(self.geometry.shape, np.uint8 if max(numbers, default=0) < 256 else np.uint16)
+        for number, segment in zip(numbers, self.segments, strict=True):
             out[self.layers[segment.layer] == segment.value] = number
         return out
+
+    def _number_in(self, order: Sequence[int | str], segment: Segment) -> int:
+        for number, key in enumerate(order, start=1):
+            if key == (segment.value if isinstance(key, int) else segment.name):
+                return number
+        raise MedProtectError(
+            f"{self.name}: the profile does not know the class '{segment.name}', only {', '.join(map(str, order))}. "
+            "Leave it out with --segments, or fit a profile on data that has it."
+        )

@@ -74,7 +74,7 @@ def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> Intensi
     margin = tuple(int(CT_REACH_MM // s) for s in volume.geometry.spacing_kji)
     box = grown(regions.box, (margin[0], margin[1], margin[2]), volume.geometry.shape)
     near = np.zeros([s.stop - s.start for s in box], np.uint8)
-    near[within(regions.box, box)] = regions.touched
+    near[within(regions.box, box)] = regions.labelled
     near = maximum_filter(near, tuple(2 * m + 1 for m in margin), mode="constant", cval=0)
     low, high = np.percentile(volume.in_units(_intensities(volume, box)[near > 0]), PERCENTILES)
     missing = max(0.0, CT_MINIMUM_WIDTH - (high - low))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,13 @@ def say(lines: Iterable[str], kind: str) -> None:
     """Notices and warnings, one line each, on stderr."""
     for line in lines:
         print(f"medprotect: {kind}: {line}", file=sys.stderr)
+
+
+class Notices(logging.Handler):
+    """What the library logs, as notices."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say([record.getMessage()], "notice")
 
 
 def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:

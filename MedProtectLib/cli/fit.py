@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from MedProtectLib.cli.console import answer, progress_of, say
-from MedProtectLib.cli.options import add_common, add_intensity, fraction
+from MedProtectLib.cli.options import add_common, add_intensity, add_method_settings, fraction
 from MedProtectLib.errors import UsageError
+from MedProtectLib.progress import ignore
 
 EXAMPLE = """example:
   medprotect fit dataset/ --output site.medprotect
 
-dataset/ holds imagesTr and labelsTr with equal file names (Decathlon, nnU-Net), or is a CSV with the columns
-case,image,labels. One image: medprotect fit ct.nii.gz --labels ct_labels.nii.gz --output site.medprotect
+dataset/ holds imagesTr and labelsTr with equal file names (Decathlon, nnU-Net), or one folder of images per class
+(classification). It may also be a MedMNIST file (.npz), or a CSV with the columns case,image,labels or case,image,class.
+Several processes: torchrun --nproc-per-node 2 -m MedProtectLib fit ...
+One image: medprotect fit ct.nii.gz --labels ct_labels.nii.gz --output site.medprotect
 Whoever has the profile can compute your perturbations: keep it with your private files."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest, or one image together with --labels")
+    parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest, a MedMNIST file, or one image together with --labels")
     parser.add_argument("--labels", default=None, metavar="LABELS", help="label map, when DATASET is one image")
     parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
     parser.add_argument("--split", default=None, metavar="NAME", help="rows of a manifest to use, by their split column (default: all)")
@@ -34,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--public", action="store_true", help="mark the profile as one that anybody may have")
     parser.add_argument("--note", default="", metavar="TEXT", help="a remark kept in the profile, such as the data's licence")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted fit stopped")
+    add_method_settings(parser)
     add_intensity(parser)
     add_common(parser)
 
@@ -52,6 +57,8 @@ def run(arguments: Namespace) -> int:
         modality=arguments.modality,
         window=None if arguments.window is None else tuple(arguments.window),
         segments=tuple(arguments.segments),
+        scope=arguments.scope,
+        parameters=dict(arguments.set),
         public=arguments.public,
         note=arguments.note,
     )
@@ -62,13 +69,17 @@ def run(arguments: Namespace) -> int:
         cases = [CaseFiles(stem_of(Path(arguments.dataset)), Path(arguments.dataset), Path(arguments.labels))]
     else:
         cases = find_cases(arguments.dataset, arguments.split)
-    profile = fit(cases, Path(arguments.output), options, arguments.resume, progress_of(arguments))
+    speaks = os.environ.get("RANK", "0") == "0"
+    profile = fit(cases, Path(arguments.output), options, arguments.resume, progress_of(arguments) if speaks else ignore)
+    if not speaks:
+        return 0
     say(profile.training["left_out"], "warning")
-    loss = profile.training["final_surrogate_loss"]
+    loss = profile.training.get("final_surrogate_loss")
+    learned = "" if loss is None else f", surrogate loss at the end {loss:.3f}"
     keep = "It is marked public." if profile.public else "Whoever has it can compute your perturbations: keep it private."
     answer(
         arguments,
         {"profile": arguments.output, "sha256": profile.sha256(), "training": dict(profile.training)},
-        f"{arguments.output}: fitted on {len(cases)} cases, surrogate loss at the end {loss:.3f}. {keep}",
+        f"{arguments.output}: fitted on {len(cases)} cases{learned}. {keep}",
     )
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -10,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
-from MedProtectLib.cli.console import refuse
+from MedProtectLib.cli.console import Notices, refuse
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.version import __version__
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     with suppress(ValueError):
         signal.signal(signal.SIGTERM, _interrupt)
+    library, notices = logging.getLogger("MedProtectLib"), Notices(logging.WARNING)
+    library.addHandler(notices)
     try:
         parsed = _parser().parse_args(arguments)
         code: int = parsed.run(parsed)
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         refuse(as_json, "not enough memory for this image. Close other programs or use a machine with more memory.")
         return 1
+    finally:
+        library.removeHandler(notices)
 
 
 def _parser() -> ArgumentParser:

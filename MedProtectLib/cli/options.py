@@ -18,9 +18,9 @@ def add_common(parser: ArgumentParser) -> None:
 
 
 def add_labels(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--labels", required=True, metavar="LABELS", help="label map of the image: .seg.nrrd, .nrrd, .nii.gz, .mha, .png, ..."
-    )
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--labels", default=None, metavar="LABELS", help="label map of the image: .seg.nrrd, .nii.gz, .mha, .png, ...")
+    given.add_argument("--class", dest="image_class", default=None, metavar="CLASS", help="class of the whole image, for classification")
     parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
 
 
@@ -31,6 +31,32 @@ def add_intensity(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--modality", choices=MODALITIES, default=None, help="kind of image, which picks the window rule (default: guessed)"
     )
+
+
+def add_method_settings(parser: ArgumentParser) -> None:
+    """What a method can be fitted with."""
+    parser.add_argument(
+        "--scope",
+        choices=("regions", "image"),
+        default=None,
+        help="where a method may act (default: its first in 'medprotect methods')",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        type=parameter,
+        default=[],
+        metavar="NAME=VALUE",
+        help="numbers of the method, such as fraction=0.3; see 'medprotect methods'",
+    )
+
+
+def parameter(text: str) -> tuple[str, float]:
+    """'fraction=0.3' as a name and a number."""
+    name, marker, value = text.partition("=")
+    if not name or not marker:
+        raise ArgumentTypeError(f"'{text}' is no setting such as fraction=0.3")
+    return name, fraction(value)
 
 
 def fraction(text: str) -> float:

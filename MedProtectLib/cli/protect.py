@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, progress_of, say, table
-from MedProtectLib.cli.options import add_common, add_intensity, add_labels, fraction
+from MedProtectLib.cli.options import add_common, add_intensity, add_labels, add_method_settings, fraction
 from MedProtectLib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for what may be shared")
     parser.add_argument("--private", default=None, metavar="DIR", help="folder for what may not (default: DIR_private)")
     parser.add_argument("--method", default=None, metavar="M", help="protection method (default: umed)")
-    parser.add_argument("--profile", default=None, metavar="P", help="a profile of your own (default: the method's public one)")
+    parser.add_argument("--profile", default=None, metavar="P", help="your own profile (default: a public one, else fitted on the image)")
     parser.add_argument(
         "--bound",
         type=fraction,
@@ -39,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--target-psnr", type=float, default=None, metavar="DB", help="come down to this PSNR where the bound allows more change"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of the same name")
+    add_method_settings(parser)
     add_intensity(parser)
     add_common(parser)
 
@@ -52,6 +53,7 @@ def run(arguments: Namespace) -> int:
         arguments.output,
         protector_of(arguments),
         segments=arguments.segments,
+        image_class=arguments.image_class,
         private=arguments.private,
         overwrite=arguments.overwrite,
         report=progress_of(arguments),
@@ -71,9 +73,11 @@ def protector_of(arguments: Namespace) -> Protector:
     from MedProtectLib.protector import Protector
 
     options = {key: getattr(arguments, key) for key in ("bound", "target_psnr", "modality", "window", "seed")}
-    plain = Protector(arguments.method or "umed", **options)
     if arguments.profile is None:
-        return plain
+        return Protector(arguments.method or "umed", scope=arguments.scope, parameters=dict(arguments.set), **options)
+    if arguments.scope is not None or arguments.set:
+        raise UsageError("--scope and --set are for a method without --profile: a profile decides them.")
+    Protector(arguments.method or "umed", **options)
     own = Protector.from_profile(arguments.profile, **options)
     if arguments.method not in (None, own.method_name):
         raise UsageError(

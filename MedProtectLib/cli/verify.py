@@ -30,7 +30,13 @@ def run(arguments: Namespace) -> int:
     from MedProtectLib.verify import verify_files
 
     result = verify_files(
-        arguments.original, arguments.protected, arguments.labels, arguments.segments, arguments.modality, arguments.window
+        arguments.original,
+        arguments.protected,
+        arguments.labels,
+        arguments.segments,
+        arguments.modality,
+        arguments.window,
+        image_class=arguments.image_class,
     )
     say(result.notices, "notice")
     if result.findings:

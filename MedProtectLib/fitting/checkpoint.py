@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from MedProtectLib.errors import MedProtectError
 
+SAVE_EVERY = 25
 Parts = Mapping[str, nn.Module | torch.optim.Optimizer]
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from monai.losses import DiceCELoss
-from monai.networks.nets import UNet
-from torch import nn
+from torch import Tensor, nn
 
-from MedProtectLib.fitting.checkpoint import Parts, load_checkpoint, save_checkpoint
-from MedProtectLib.fitting.patches import PatchSource
-from MedProtectLib.progress import Report, Stage
+from MedProtectLib.fitting.batch import Batch
+from MedProtectLib.fitting.checkpoint import SAVE_EVERY, Parts, load_checkpoint, save_checkpoint
+from MedProtectLib.fitting.surrogates import segmentation_loss, surrogate_unet
+from MedProtectLib.fitting.team import Team, on_device
+from MedProtectLib.fitting.training import Training
+from MedProtectLib.progress import Stage
 
-SURROGATE_CHANNELS = (16, 32, 64, 128)
 SMOOTHING = 0.95
+
+Penalty = Callable[[Batch, Tensor, Tensor, nn.Module], Tensor]
 
 
 @dataclass(frozen=True)
@@ -24,57 +26,49 @@ class CotrainPlan:
     """How long and how fast: every ``surrogate_every``-th step trains the surrogate, the others the generators."""
 
     steps: int
-    batch: int
-    patch: tuple[int, ...]
     surrogate_every: int = 5
     generator_rate: float = 1e-3
     surrogate_rate: float = 1e-3
-    save_every: int = 50
 
     def as_settings(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def surrogate_unet(dimension: int, classes: int) -> nn.Module:
-    """The network that stands in for a victim while fitting."""
-    strides = (2,) * (len(SURROGATE_CHANNELS) - 1)
-    return UNet(dimension, 1, classes, SURROGATE_CHANNELS, strides, num_res_units=1, norm="instance")
-
-
-def cotrain(
-    generators: nn.Module,
-    surrogate: nn.Module,
-    source: PatchSource,
-    plan: CotrainPlan,
-    epsilon: float,
-    checkpoint: Path,
-    identity: str,
-    report: Report,
-) -> float:
-    """Run the plan (from the checkpoint on, if there is one) and return the smoothed loss at its end.
+def cotrain(generators: nn.Module, training: Training, plan: CotrainPlan, penalty: Penalty | None = None) -> dict[str, Any]:
+    """Run the plan (from the checkpoint on, if there is one); the surrogate's smoothed loss at its end, and the plan.
 
     Step t draws its own patches from the seed, so that a run that was interrupted ends where an undisturbed one does.
+    The generators minimise the surrogate's loss plus the ``penalty`` of (batch, perturbation as a fraction of the bound,
+    surrogate's logits on the protected patches, surrogate).
     """
+    source, epsilon, device, team = training.source(), training.options.bound, training.device, Team()
+    surrogate = surrogate_unet(training.purpose.dimension, source.classes).to(device)
+    loss_of = segmentation_loss()
+    generators.train().to(device)
     optimisers = {
         "generator_optimiser": torch.optim.Adam(generators.parameters(), plan.generator_rate),
         "surrogate_optimiser": torch.optim.Adam(surrogate.parameters(), plan.surrogate_rate),
     }
     parts: Parts = {"generators": generators, "surrogate": surrogate, **optimisers}
-    loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
-    start, smoothed = load_checkpoint(checkpoint, parts, identity)
-    stage = Stage("fit", plan.steps, report, start=start)
+    start, smoothed = load_checkpoint(training.checkpoint, parts, training.identity)
+    stage = Stage("fit", plan.steps, training.report, start=start)
     for step in range(start, plan.steps):
-        batch = source.draw(step)
+        batch = on_device(team.share_of(source.draw(step)), device)
         trains_surrogate = step % plan.surrogate_every == 0
-        protected = (batch.image + epsilon * generators(batch)).clamp(0.0, 1.0)
-        loss = loss_of(surrogate(protected), batch.classes)
+        drawn = generators(batch)
+        logits = surrogate((batch.image + epsilon * drawn).clamp(0.0, 1.0))
+        loss = loss_of(logits, batch.classes)
+        objective = loss if penalty is None or trains_surrogate else loss + penalty(batch, drawn, logits, surrogate)
         optimiser = optimisers["surrogate_optimiser" if trains_surrogate else "generator_optimiser"]
         for each in optimisers.values():
             each.zero_grad(set_to_none=True)
-        loss.backward()
+        objective.backward()
+        team.average_gradients((surrogate if trains_surrogate else generators).parameters())
         optimiser.step()
-        smoothed = float(loss.detach()) if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * float(loss.detach())
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            save_checkpoint(checkpoint, parts, step + 1, smoothed, identity)
+        value = team.mean(loss)
+        smoothed = value if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * value
+        if team.is_first and ((step + 1) % SAVE_EVERY == 0 or step + 1 == plan.steps):
+            save_checkpoint(training.checkpoint, parts, step + 1, smoothed, training.identity)
         stage.at(step + 1, f"surrogate loss {smoothed:.3f}")
-    return float("nan") if smoothed is None else smoothed
+    generators.eval().cpu()
+    return {"plan": plan.as_settings(), "final_surrogate_loss": smoothed}

@@ -1,48 +1,109 @@
-"""Which cases a dataset holds: a Decathlon or nnU-Net folder, or a CSV manifest."""
+"""Which cases a dataset holds: Decathlon and nnU-Net folders, class folders, MedMNIST files, or a CSV manifest."""
 
 from __future__ import annotations
 
 import csv
+import re
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import stem_of
+from MedProtectLib.volume import Geometry, LabelMap, Volume
 
 MANIFEST_COLUMNS = ("case", "image", "labels", "class", "split")
+CHANNEL = re.compile(r"(.+)_\d{4}")
+MEDMNIST_SPLITS = ("train", "val", "test")
+
+
+class TrainingCase(Protocol):
+    """What fitting needs of a case: its name, and its image with the labels or the class."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> tuple[Volume, LabelMap]:
+        """The image and its labels. Raises MedProtectError for files that cannot be used."""
+
+    def read_labels(self, geometry: Geometry | None = None) -> LabelMap:
+        """The labels alone, those of the whole image on ``geometry`` where the case has only a class."""
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case of a dataset: its name, its image and its label map."""
+    """One case of a dataset: its name, its image, and its label map or the class of the whole image.
+
+    ``member`` is the number of the image in a MedMNIST file, where ``image`` is that file and ``split`` the part of it.
+    """
 
     name: str
     image: Path
-    labels: Path
+    labels: Path | None = None
+    image_class: str | None = None
+    member: int | None = None
+    split: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files on disk that hold the case."""
+        return (self.image,) if self.labels is None else (self.image, self.labels)
+
+    def read(self) -> tuple[Volume, LabelMap]:
+        """The image and its labels."""
+        from MedProtectLib.io import read_volume
+
+        volume = read_volume(self.image) if self.member is None else self._read_member(self.member)
+        return volume, self.read_labels(volume.geometry)
+
+    def read_labels(self, geometry: Geometry | None = None) -> LabelMap:
+        """The labels; for a case with only a class, that class on ``geometry`` or on a single voxel."""
+        from MedProtectLib.io import read_labels
+
+        if self.labels is not None:
+            return read_labels(self.labels)
+        return LabelMap.of_image_class(self.image_class or "", geometry or Geometry((1, 1, 1)))
+
+    def _read_member(self, member: int) -> Volume:
+        array = _medmnist_array(self.image, f"{self.split}_images")[member]
+        planar = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 3)
+        array = np.ascontiguousarray(array[None] if planar else array)
+        k, j, i = array.shape[:3]
+        return Volume(array, Geometry((i, j, k), dimension=2 if planar else 3), self.name, photograph=planar and array.dtype == np.uint8)
 
 
 def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]:
     """The labelled cases of a dataset, by name.
 
-    A folder holds ``imagesTr`` and ``labelsTr`` with equal file names (Decathlon) or images ending in ``_0000``
-    (nnU-Net). A CSV manifest has the columns case, image, labels and may have class and split; its paths are relative to
-    the manifest; ``split`` keeps the rows of that split.
+    A folder holds ``imagesTr`` and ``labelsTr`` with equal file names (Decathlon) or images ending in ``_0000``, ``_0001``,
+    ... (nnU-Net; every channel file is a case, since every one is protected as a file of its own), or one folder of images
+    per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the columns case and image, and
+    labels (a label map) or class (of the whole image), and may have split; its paths are relative to the manifest.
+    ``split`` keeps the rows of that split.
 
     Raises:
         MedProtectError: no such dataset, no labelled case, or an entry that cannot be used.
     """
     dataset = Path(dataset)
     if dataset.is_dir():
-        cases = _from_folder(dataset)
+        cases = _from_folder(dataset) if (dataset / "imagesTr").is_dir() else _from_class_folders(dataset)
     elif dataset.suffix.lower() == ".csv" and dataset.is_file():
         cases = _from_manifest(dataset, split)
+    elif dataset.suffix.lower() == ".npz" and dataset.is_file():
+        cases = _from_medmnist(dataset, split)
     else:
-        raise MedProtectError(f"{dataset}: neither a dataset folder nor a CSV manifest.")
+        raise MedProtectError(f"{dataset}: neither a dataset folder nor a CSV manifest nor a MedMNIST file (.npz).")
     if not cases:
         raise MedProtectError(
-            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr, or a CSV with columns case,image,labels."
+            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr, a folder of images per class, or a CSV "
+            "with columns case,image,labels or case,image,class."
         )
+    if len({case.labels is None for case in cases}) > 1:
+        raise MedProtectError(f"{dataset}: some cases have label maps and others a class only. Fit them apart, by the split column.")
     return sorted(cases, key=lambda case: case.name)
 
 
@@ -51,13 +112,19 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
     cases = []
     for image in _visible(folder / "imagesTr"):
         stem = stem_of(image)
-        name = stem.removesuffix("_0000")
-        if name not in labels and stem[-5:-4] == "_" and stem[-4:].isdigit():
-            raise MedProtectError(
-                f"{image}: the image has several channels (_0001 and on), which method fitting does not read yet. Give one channel."
-            )
-        if name in labels:
-            cases.append(CaseFiles(name, image, labels[name]))
+        channel = CHANNEL.fullmatch(stem)
+        labelled = labels.get(stem) or (labels.get(channel[1]) if channel else None)
+        if labelled is not None:
+            alone = channel is not None and not image.with_name(image.name.replace(stem, f"{channel[1]}_0001")).exists()
+            cases.append(CaseFiles(stem_of(labelled) if alone else stem, image, labelled))
+    return cases
+
+
+def _from_class_folders(folder: Path) -> list[CaseFiles]:
+    classes = [p for p in sorted(folder.glob("*")) if p.is_dir() and not p.name.startswith(".")]
+    cases = [CaseFiles(f"{c.name}/{stem_of(image)}", image, image_class=c.name) for c in classes for image in _visible(c)]
+    if cases and len({case.image_class for case in cases}) < 2:
+        raise MedProtectError(f"{folder}: all images are in one class folder. Classification needs at least two classes.")
     return cases
 
 
@@ -65,24 +132,60 @@ def _visible(folder: Path) -> Iterable[Path]:
     return sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith(".")) if folder.is_dir() else []
 
 
+def _from_medmnist(file: Path, split: str | None) -> list[CaseFiles]:
+    if split is not None and split not in MEDMNIST_SPLITS:
+        raise MedProtectError(f"{file}: no part '{split}'. A MedMNIST file has train, val and test.")
+    cases = []
+    for part in MEDMNIST_SPLITS if split is None else (split,):
+        labels = _medmnist_array(file, f"{part}_labels")
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            raise MedProtectError(f"{file}: its images have several labels each; one class per image is supported.")
+        cases += [CaseFiles(f"{part}_{n:06d}", file, None, str(int(v)), n, part) for n, v in enumerate(labels.ravel())]
+    return cases
+
+
+def _medmnist_array(file: Path, name: str) -> np.ndarray:
+    """One array of a MedMNIST file; the last one that was read is kept, since cases are read one after the other."""
+    stat = file.stat()
+    key = (file, name, stat.st_mtime_ns, stat.st_size)
+    if key not in _KEPT:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                array = arrays[name]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise MedProtectError(f"{file}: not a MedMNIST file, or damaged: it has no array '{name}'.") from error
+        _KEPT.clear()
+        _KEPT[key] = array
+    return _KEPT[key]
+
+
+_KEPT: dict[tuple[Path, str, int, int], np.ndarray] = {}
+
+
 def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
-        missing = {"case", "image", "labels"} - set(rows.fieldnames or ())
+        columns = set(rows.fieldnames or ())
+        missing = {"case", "image"} - columns or ({"labels"} - columns if "class" not in columns else set())
         if missing:
             raise MedProtectError(
                 f"{manifest}: column {', '.join(sorted(missing))} is missing. A manifest has the columns {','.join(MANIFEST_COLUMNS)}."
             )
         cases = []
         for row in rows:
-            if (split is not None and row.get("split") != split) or not row["labels"]:
+            labels, image_class = row.get("labels"), row.get("class")
+            if (split is not None and row.get("split") != split) or not (labels or image_class):
                 continue
-            case = CaseFiles(row["case"], manifest.parent / row["image"], manifest.parent / row["labels"])
-            for path in (case.image, case.labels):
+            case = CaseFiles(
+                row["case"], manifest.parent / row["image"], manifest.parent / labels if labels else None, None if labels else image_class
+            )
+            for path in case.files:
                 if not path.is_file():
                     raise MedProtectError(f"{manifest}: case '{case.name}' names {path}, which does not exist.")
             cases.append(case)
-    doubled = {case.name for case in cases if sum(other.name == case.name for other in cases) > 1}
-    if doubled:
-        raise MedProtectError(f"{manifest}: case '{min(doubled)}' occurs more than once.")
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise MedProtectError(f"{manifest}: case '{case.name}' occurs more than once.")
+        seen.add(case.name)
     return cases

@@ -1,94 +1,173 @@
-"""Fit a method on a dataset and write its profile."""
+"""Fit a method on labelled cases: survey, prepare, the method's own fitting, profile."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.fitting.cotrain import CotrainPlan, cotrain, surrogate_unet
-from MedProtectLib.fitting.dataset import CaseFiles
-from MedProtectLib.fitting.patches import PatchSource, prepare
+from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
+from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
 from MedProtectLib.methods import method_class
-from MedProtectLib.methods.umed import UMed
+from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.profile import Profile
-from MedProtectLib.progress import Report, ignore
-from MedProtectLib.protector import DEFAULT_BOUND, check_bound
+from MedProtectLib.progress import Report, Stage, ignore
+from MedProtectLib.protector import check_bound
+from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import check_window
-
-PATCH = {2: (96, 96), 3: (32, 48, 48)}
-BATCH = {2: 8, 3: 2}
-DEFAULT_STEPS = 600
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What a fit is asked for; see :func:`fit` for the meaning."""
-
-    method: str = "umed"
-    dimension: int = 3
-    bound: float = DEFAULT_BOUND
-    steps: int = DEFAULT_STEPS
-    seed: int = 0
-    half_width: int = 3
-    modality: str | None = None
-    window: tuple[float, float] | None = None
-    segments: tuple[str, ...] = ()
-    public: bool = False
-    note: str = ""
 
 
 def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: bool = False, report: Report = ignore) -> Profile:
     """Fit the options' method on labelled cases and write the profile to ``output``.
 
     The work (prepared cases, checkpoint) lies in ``<output>.work`` until the profile is written; with ``resume`` an
-    interrupted fit goes on from there and ends with the same profile.
+    interrupted fit goes on from there and ends with the same profile. Under torchrun all processes fit it together.
 
     Raises:
         UsageError: bad option values. MedProtectError: unusable cases, an output that exists, a checkpoint of another run.
     """
+    from MedProtectLib.fitting.team import Team
+
     check_options(options)
     if output.exists():
         raise MedProtectError(f"{output}: exists already. Choose another --output.")
-    identity = _identity(cases, options)
+    identity, team = _identity(cases, options), Team()
     work = output.with_name(output.name + ".work")
-    if work.exists() and not resume:
+    if team.is_first and work.exists() and not resume:
         shutil.rmtree(work)
+    team.wait()
+    profile = fit_in(work, cases, options, identity, report)
+    team.wait()
+    if team.is_first:
+        profile.save(output)
+        shutil.rmtree(work, ignore_errors=True)
+    return profile
+
+
+def fit_in(
+    work: Path, cases: Sequence[TrainingCase], options: FitOptions, identity: str, report: Report = ignore, on_cpu: bool = False
+) -> Profile:
+    """Fit in a folder that holds what is kept to go on after an interruption.
+
+    Raises:
+        UsageError: the method does not do what the options ask for. MedProtectError: unusable cases.
+    """
+    import torch
+
+    method = method_class(options.method)
+    purpose = survey(cases, options, report)
+    method.check_support(purpose.dimension, purpose.task, purpose.scope)
+    method.checked_parameters(options.parameters)
+    remarks: list[str] = []
+    if method.learns:
+        from MedProtectLib.fitting.patches import prepare
+        from MedProtectLib.fitting.team import Team
+
+        with Team().first_alone():
+            remarks = prepare(cases, work, purpose, method.joint_channels, options.modality, options.window, options.segments, report)
     torch.manual_seed(options.seed)
-    method = UMed(options.dimension, options.half_width)
-    remarks = prepare(cases, work, options.half_width, method.planar, options.modality, options.window, options.segments, report)
-    plan = CotrainPlan(options.steps, BATCH[options.dimension], PATCH[options.dimension])
-    source = PatchSource(work, options.dimension, plan.patch, plan.batch, options.seed)
-    surrogate = surrogate_unet(options.dimension, source.classes)
-    method.generators.train()
-    loss = cotrain(method.generators, surrogate, source, plan, options.bound, work / "checkpoint.safetensors", identity, report)
-    profile = Profile(
+    fitted, summary = method.fit(Training(options, purpose, work, identity, report, on_cpu))
+    return Profile(
         method=options.method,
-        settings=method.settings(),
-        tensors=method.tensors(),
+        settings=fitted.settings(),
+        tensors=fitted.tensors(),
         bound=options.bound,
         seed=options.seed,
         modality=options.modality,
         window=options.window,
         public=options.public,
-        training={
-            "cases": [case.name for case in cases],
-            "left_out": remarks,
-            "plan": plan.as_settings(),
-            "final_surrogate_loss": loss,
-            "note": options.note,
-        },
+        training={"cases": [case.name for case in cases], "left_out": remarks, **summary, "note": options.note},
     )
-    profile.save(output)
-    shutil.rmtree(work)
-    return profile
+
+
+@dataclass(frozen=True)
+class CaseInMemory:
+    """A case that is at hand, not on disk."""
+
+    volume: Volume
+    labels: LabelMap
+    name: str = "this case"
+
+    def read(self) -> tuple[Volume, LabelMap]:
+        """The image and its labels."""
+        return self.volume, self.labels
+
+    def read_labels(self, geometry: Geometry | None = None) -> LabelMap:
+        """The labels."""
+        return self.labels
+
+
+def fit_on_case(volume: Volume, labels: LabelMap, options: FitOptions, report: Report = ignore) -> Profile:
+    """A bounded fit on one case: the same profile for every thread count, and nothing left on disk.
+
+    Raises:
+        UsageError, MedProtectError: as for :func:`fit_in`; a method that learns from images of several classes.
+    """
+    from MedProtectLib.networks.workers import one_thread
+
+    method = method_class(options.method)
+    case = CaseInMemory(volume, labels)
+    if method.learns and survey([case], options).task == CLASSIFICATION:
+        raise MedProtectError(f"method '{options.method}' learns from images of several classes. Fit it on a dataset and use --profile.")
+    with tempfile.TemporaryDirectory(prefix="medprotect-") as work, one_thread(options.seed):
+        return fit_in(Path(work), [case], options, "one case", report, on_cpu=True)
+
+
+def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = ignore) -> Purpose:
+    """What the cases are for: their task and classes, and the channels of the first image that can be read.
+
+    Raises:
+        MedProtectError: not one case can be read, or a segment that was asked for occurs in none.
+    """
+    stage = Stage("survey", len(cases), report)
+    values: set[int] = set()
+    names: set[str] = set()
+    problem: MedProtectError | None = None
+    for number, case in enumerate(cases, start=1):
+        try:
+            labels = case.read_labels().select(options.segments)
+        except MedProtectError as error:
+            problem = problem or error
+            continue
+        if labels.of_whole_image:
+            names |= {segment.name for segment in labels.segments}
+        else:
+            values |= {segment.value for segment in labels.segments}
+        stage.at(number, case.name)
+    if not values and not names:
+        raise problem or MedProtectError("the cases' label maps are empty: there is nothing to protect.")
+    named = sorted(names, key=_in_counting_order)
+    classes: tuple[int | str, ...] = (*sorted(values),) or (*named,)
+    method = method_class(options.method)
+    return Purpose(
+        dimension=options.dimension,
+        task=SEGMENTATION if values else CLASSIFICATION,
+        scope=options.scope or method.scopes[0],
+        half_width=options.half_width if method.uses_contour else 0,
+        image_channels=_channels(cases),
+        classes=classes,
+    )
+
+
+def _in_counting_order(name: str) -> tuple[int, str]:
+    """So that class '10' comes after class '9'."""
+    return (len(name) if name.isdecimal() else 0, name)
+
+
+def _channels(cases: Sequence[TrainingCase]) -> int:
+    problem: MedProtectError | None = None
+    for case in cases:
+        try:
+            return len(case.read()[0].intensity_channels)
+        except MedProtectError as error:
+            problem = problem or error
+    raise MedProtectError(f"none of the {len(cases)} cases can be used. {problem}")
 
 
 def check_options(options: FitOptions) -> None:
@@ -96,12 +175,18 @@ def check_options(options: FitOptions) -> None:
     check_bound(options.bound)
     if options.steps < 1:
         raise UsageError(f"--steps {options.steps}: give at least 1.")
-    method_class(options.method)
+    method = method_class(options.method)
+    method.check_support(options.dimension, method.tasks[0], options.scope or method.scopes[0])
+    method.checked_parameters(options.parameters)
     if options.window is not None:
         check_window(options.window)
 
 
 def _identity(cases: Sequence[CaseFiles], options: FitOptions) -> str:
     """Names the run: the content of its files and its options."""
-    content = [(case.name, sha256_file(case.image), sha256_file(case.labels)) for case in cases]
+    hashes = {file: sha256_file(file) for case in cases for file in case.files}
+    content = [(case.name, case.image_class, case.member, *(hashes[file] for file in case.files)) for case in cases]
     return hashlib.sha256(json.dumps([content, repr(options)]).encode()).hexdigest()
+
+
+__all__ = ["DEFAULT_STEPS", "FitOptions", "fit", "fit_in", "fit_on_case"]

@@ -11,52 +11,58 @@ import torch
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.batch import Batch
-from MedProtectLib.fitting.dataset import CaseFiles
+from MedProtectLib.fitting.dataset import TrainingCase
 from MedProtectLib.levels import find_padding
-from MedProtectLib.methods.base import CONTEXT
+from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT, Purpose
 from MedProtectLib.progress import Report, Stage
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import find_regions, grown
 from MedProtectLib.texture import texture_map
-from MedProtectLib.volume import LabelMap
 from MedProtectLib.window import choose_window
 
 BEYOND = 16
+INTERIOR, CONTOUR, BACKGROUND = 1, 2, 3
 
 
 class PatchSource:
-    """Memory-mapped prepared cases and seeded patches of them: patch n of step s is the same in every run.
+    """Prepared cases on disk and seeded patches of them: patch n of step s is the same in every run.
 
-    Every case lies in ``folder`` as one float32 array (4, k, j, i) - image, classes, region (1 interior, 2 contour),
-    texture map - on the regions' box with some surroundings, so that memory does not grow with the number of cases.
+    Every case lies in ``folder`` as one float32 array (2c + 2, k, j, i) - the image's c channels, classes, region (0 may not
+    be touched, 1 interior, 2 contour, 3 background), the texture map of each channel - on the regions' box with some
+    surroundings. A file is mapped while a patch is cut from it, so that neither memory nor open files grow with the cases.
+    With ``at_most`` the patch is no larger than the largest case.
     """
 
-    def __init__(self, folder: Path, dimension: int, patch: tuple[int, ...], batch: int, seed: int) -> None:
+    def __init__(self, folder: Path, dimension: int, patch: tuple[int, ...], batch: int, seed: int, at_most: bool = False) -> None:
         self.index = json.loads((folder / "index.json").read_text())
-        self.cases = [np.load(folder / entry["file"], mmap_mode="r") for entry in self.index["cases"]]
-        self.classes = int(self.index["classes"])
-        self.dimension, self.patch, self.batch, self.seed = dimension, patch, batch, seed
+        self.files = [folder / entry["file"] for entry in self.index["cases"]]
+        self.classes, self.channels = int(self.index["classes"]), int(self.index["channels"])
+        largest = self.index["largest"][3 - dimension :]
+        self.patch = tuple(min(n, m) for n, m in zip(patch, largest, strict=True)) if at_most else patch
+        self.dimension, self.batch, self.seed = dimension, batch, seed
 
     def draw(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, step])
         patches = torch.from_numpy(np.stack([self._patch(rng) for _ in range(self.batch)]))
-        image, classes, region, texture = patches.unbind(dim=1)
+        image, classes, region, texture = patches.split([self.channels, 1, 1, self.channels], dim=1)
         return Batch(
-            image=image[:, None].clamp(0.0, 1.0),
-            classes=classes[:, None].long(),
-            contour=(region == 2)[:, None].float(),
-            interior=(region == 1)[:, None].float(),
-            texture=texture[:, None],
+            image=image.clamp(0.0, 1.0),
+            classes=classes.long(),
+            contour=(region == CONTOUR).float(),
+            interior=(region == INTERIOR).float(),
+            touched=(region > 0).float(),
+            texture=texture,
         )
 
     def _patch(self, rng: np.random.Generator) -> np.ndarray:
         """Channels x patch around a random voxel of the regions, zeros beyond the case."""
-        case = self.cases[int(rng.integers(len(self.cases)))]
-        centres = np.argwhere(np.asarray(case[2]) > 0)
+        case = np.load(self.files[int(rng.integers(len(self.files)))], mmap_mode="r")
+        region = np.asarray(case[self.channels + 1])
+        centres = np.argwhere((region == INTERIOR) | (region == CONTOUR))
         centre = centres[int(rng.integers(len(centres)))]
         if self.dimension == 2:
             case, centre = case[:, centre[0]], centre[1:]
-        out = np.zeros((4, *self.patch), np.float32)
+        out = np.zeros((len(case), *self.patch), np.float32)
         source, target = [slice(None)], [slice(None)]
         for c, size, n in zip(centre, self.patch, case.shape[1:], strict=True):
             start = int(np.clip(c - rng.integers(size // 4, size - size // 4), min(0, n - size), max(0, n - size)))
@@ -68,10 +74,10 @@ class PatchSource:
 
 
 def prepare(
-    cases: Sequence[CaseFiles],
+    cases: Sequence[TrainingCase],
     folder: Path,
-    half_width: int,
-    planar: bool,
+    purpose: Purpose,
+    joint_channels: bool,
     modality: str | None,
     window: tuple[float, float] | None,
     segments: Sequence[str] | None,
@@ -79,48 +85,64 @@ def prepare(
 ) -> list[str]:
     """Write the prepared cases to ``folder`` (skipped when it is complete). Returns remarks on cases that were left out.
 
+    With ``joint_channels`` an image's channels lie in one array, otherwise every channel is a case of its own.
+
     Raises:
         MedProtectError: not one usable case.
     """
-    from MedProtectLib.io import read_labels, read_volume
-
     index = folder / "index.json"
     if index.is_file():
         return list(json.loads(index.read_text())["remarks"])
     folder.mkdir(parents=True, exist_ok=True)
     stage = Stage("prepare", len(cases), report)
-    entries, remarks = [], []
-    read = [(case, read_labels(case.labels).select(segments)) for case in cases]
-    values = sorted({s.value for _, labels in read for s in labels.segments})
-    for number, (case, labels) in enumerate(read):
+    entries: list[dict[str, str]] = []
+    remarks: list[str] = []
+    largest = np.zeros(3, int)
+    for number, case in enumerate(cases):
         try:
-            volume = read_volume(case.image)
-            labels, _ = on_grid_of(volume.geometry, labels)
-            classes = _common_classes(labels, values)
-            regions = find_regions(classes > 0, half_width, planar, find_padding(volume))
-            window_of_case = choose_window(volume, regions, modality, window)
-            box = grown(regions.box, (0 if planar else BEYOND, BEYOND + CONTEXT, BEYOND + CONTEXT), volume.geometry.shape)
-            region = np.zeros(volume.geometry.shape, np.uint8)
-            region[regions.box] = regions.interior + 2 * regions.contour
-            for c in volume.intensity_channels:
-                image = window_of_case.normalise(volume.in_units(volume.channel(c)[box]))
-                file = f"{number:06d}_{c}.npy"
-                np.save(folder / file, np.stack([image, classes[box], region[box], texture_map(image)]).astype(np.float32))
-                entries.append({"case": case.name, "file": file})
+            arrays = _prepared(case, purpose, joint_channels, modality, window, segments)
         except MedProtectError as error:
             remarks.append(f"{case.name} left out: {error}")
+            arrays = []
+        for c, array in enumerate(arrays):
+            file = f"{number:06d}_{c}.npy"
+            np.save(folder / file, array)
+            entries.append({"case": case.name, "file": file})
+            largest = np.maximum(largest, array.shape[1:])
         stage.at(number + 1, case.name)
     if not entries:
         raise MedProtectError(f"none of the {len(cases)} cases can be used. {remarks[0]}")
     part = index.with_suffix(".part")
-    part.write_text(json.dumps({"cases": entries, "classes": len(values) + 1, "remarks": remarks}))
+    told = {"classes": purpose.outputs, "channels": purpose.image_channels if joint_channels else 1, "largest": largest.tolist()}
+    part.write_text(json.dumps({"cases": entries, "remarks": remarks, **told}))
     part.replace(index)
     return remarks
 
 
-def _common_classes(labels: LabelMap, values: Sequence[int]) -> np.ndarray:
-    """Class numbers that mean the same in every case: a label value's place among all values of the dataset."""
-    out = np.zeros(labels.geometry.shape, np.int32)
-    for segment in labels.segments:
-        out[labels.layers[segment.layer] == segment.value] = values.index(segment.value) + 1
-    return out
+def _prepared(
+    case: TrainingCase,
+    purpose: Purpose,
+    joint_channels: bool,
+    modality: str | None,
+    window: tuple[float, float] | None,
+    segments: Sequence[str] | None,
+) -> list[np.ndarray]:
+    volume, labels = case.read()
+    if volume.geometry.dimension < purpose.dimension:
+        raise MedProtectError("a single picture, not a volume. Use --dimension 2.")
+    if joint_channels and len(volume.intensity_channels) != purpose.image_channels:
+        raise MedProtectError(f"it has {len(volume.intensity_channels)} channels, the first case has {purpose.image_channels}.")
+    labels, _ = on_grid_of(volume.geometry, labels.select(segments))
+    classes = labels.classes(purpose.classes)
+    planar = purpose.dimension == 2
+    regions = find_regions(classes > 0, purpose.half_width, planar, find_padding(volume), purpose.scope == "image")
+    window_of_case = choose_window(volume, regions, modality, window)
+    beyond = 0 if purpose.task == CLASSIFICATION else BEYOND + CONTEXT
+    box = grown(regions.box, (0 if planar else min(beyond, BEYOND), beyond, beyond), volume.geometry.shape)
+    region = np.zeros(volume.geometry.shape, np.uint8)
+    region[regions.box] = INTERIOR * regions.interior + CONTOUR * regions.contour
+    if regions.background is not None:
+        region[regions.box] += np.uint8(BACKGROUND) * regions.background
+    images = [window_of_case.normalise(volume.in_units(volume.channel(c)[box])) for c in volume.intensity_channels]
+    together = [images] if joint_channels else [[image] for image in images]
+    return [np.stack([*group, classes[box], region[box], *map(texture_map, group)]).astype(np.float32) for group in together]

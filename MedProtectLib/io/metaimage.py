@@ -33,8 +33,8 @@ TYPES = {
     "MET_DOUBLE": "f8",
 }
 DATA_EXTENSIONS = {"raw": ".raw", "zlib": ".zraw", "ascii": ".txt"}
-Number = TypeVar("Number", int, float)
 MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def read(path: Path) -> Volume:
     offset = sum(map(len, lines)) if data == path else 0
     if leading == -1 and layout.encoding == "raw":
         offset = max(offset, data.stat().st_size - layout.nbytes)
-    elif leading and data == path:
+    elif leading < 0 or (leading > 0 and data == path):
         raise MedProtectError(f"{path}: 'HeaderSize = {leading}' is not supported here. Save the image anew.")
     else:
         offset += leading

@@ -26,6 +26,7 @@ FORMATS = {
 }  # by size: class, magic of file, of pair
 CHANNELS = {128: 3, 2304: 4}  # by datatype: RGB24, RGBA32
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # by spatial unit: metre, micrometre; every other code counts as millimetre
+LONGEST_AXIS = 32767
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 logger = logging.getLogger(__name__)
 
@@ -92,10 +93,12 @@ def new_source(volume: Volume, extension: str) -> NiftiSource:
     """A header with nothing but type and grid, for a volume (k, j, i) that was not read from a file.
 
     Raises:
-        MedProtectError: several channels, or a type that NIfTI does not have.
+        MedProtectError: several channels, or an axis of more than 32767 voxels.
     """
     if volume.array.ndim > 3:
         raise MedProtectError(f"{volume.name}: several channels can be written as .nrrd only.")
+    if max(volume.geometry.size) > LONGEST_AXIS:
+        raise MedProtectError(f"{volume.name}: too large for NIfTI; write it as .nrrd.")
     used = volume.geometry.dimension
     header = nib.Nifti1Header(endianness="<")
     header.set_data_dtype(volume.array.dtype)

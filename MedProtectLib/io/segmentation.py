@@ -19,13 +19,16 @@ EXTENSION = ".seg.nrrd"
 def write_segmentation(labels: LabelMap, path: str | os.PathLike[str]) -> None:
     """Write the segments of a label map; :func:`read_labels` gives them back as they are. The same labels give the same bytes.
 
+    Voxels of a layer that belong to none of the segments, such as those that were not selected, are written as 0.
+
     Raises:
         MedProtectError: another extension than .seg.nrrd, or a file that cannot be written.
     """
     path = Path(path)
     if extension_of(path) != EXTENSION:
         raise MedProtectError(f"{path}: a segmentation is written as {EXTENSION}; give it such a name.")
-    array = labels.layers[0] if len(labels.layers) == 1 else np.stack(labels.layers, axis=-1)
+    layers = [_only_segments(labels, number) for number in range(len(labels.layers))]
+    array = layers[0] if len(layers) == 1 else np.stack(layers, axis=-1)
     source = nrrd.new_source(Volume(array, labels.geometry, labels.name), EXTENSION)
     pairs = [
         f"Segment{number}_{key}:={_escaped(str(value))}\n"
@@ -42,6 +45,12 @@ def write_segmentation(labels: LabelMap, path: str | os.PathLike[str]) -> None:
         replace(source, lines=(header, *(pair.encode() for pair in pairs), end)).write(array, path)
     except OSError as error:
         raise MedProtectError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _only_segments(labels: LabelMap, number: int) -> np.ndarray:
+    layer = labels.layers[number]
+    values = [segment.value for segment in labels.segments if segment.layer == number]
+    return np.where(np.isin(layer, values), layer, 0).astype(layer.dtype)
 
 
 def _escaped(text: str) -> str:

@@ -34,7 +34,7 @@ class Source(ABC):
     refusal: str | None = None
 
     def targets(self, path: Path) -> tuple[Path, ...]:
-        """The files that :meth:`write` makes when it is given ``path``."""
+        """The files that :meth:`write` makes when it is given ``path``; where header and voxels are two files, in this order."""
         return (path,)
 
     @abstractmethod
@@ -51,10 +51,6 @@ class HeaderSource(Source):
 
     layout: Layout
     prefix: bytes = b""
-
-    def targets(self, path: Path) -> tuple[Path, ...]:
-        """The header file, and the data file where there is one."""
-        return (path,)
 
     @abstractmethod
     def header(self, data_name: str | None, data_size: int) -> bytes:

@@ -22,6 +22,7 @@ READERS = {
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
     ".png": "png",
 }
+NEW_TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2", ".j2k", ".jxl", ".webp", ".avif", ".heic")
 
 
@@ -95,18 +96,19 @@ def _reader_for(path: Path) -> Any:
         MedProtectError: there is none.
     """
     extension = extension_of(path)
-    if extension in READERS:
-        return import_module(f"MedProtectLib.io.{READERS[extension]}")
-    reason = (
-        "lossy compression destroys the perturbation" if extension in LOSSY else f"no image format is known by '{extension or path.name}'"
-    )
-    raise MedProtectError(f"{path}: {reason}. Supported are {SUPPORTED}.")
+    if extension in LOSSY:
+        raise MedProtectError(f"{path}: lossy compression destroys the perturbation. Supported are {SUPPORTED}.")
+    if extension not in READERS:
+        raise MedProtectError(f"{path}: no image format is known by '{extension or path.name}'. Supported are {SUPPORTED}.")
+    return import_module(f"MedProtectLib.io.{READERS[extension]}")
 
 
 def _new_source(volume: Volume, path: Path) -> Source:
     extension = extension_of(path)
     if extension not in (".nrrd", ".nii", ".nii.gz"):
         raise MedProtectError(f"{path}: {volume.name} was not read from a file; it can be written as .nrrd, .nii or .nii.gz.")
+    if volume.array.dtype.str[1:] not in NEW_TYPES:
+        raise MedProtectError(f"{path}: {volume.name} has values of type {volume.array.dtype}, which a file cannot hold.")
     if (volume.slope, volume.intercept) != (1.0, 0.0):
         raise MedProtectError(f"{path}: {volume.name} was not read from a file and has a slope or intercept, which a new file would lose.")
     source: Source = _reader_for(path).new_source(volume, extension)

@@ -1,7 +1,7 @@
 """Voxel data as they lie in a file: read with every size and checksum verified, written slab by slab.
 
-SimpleITK and nibabel are not used for this step because they give wrong voxels without an error where a compressed stream is
-damaged (SimpleITK 2.5 for MetaImage and NIfTI, nibabel 5.4 for NIfTI), and because writing through them would rewrite the header.
+SimpleITK and nibabel are not used for this step: where a compressed stream is damaged they give wrong voxels without an error
+(SimpleITK 2.5 in MetaImage and truncated NIfTI, nibabel 5.4 in NIfTI), and writing with them changes the header.
 """
 
 from __future__ import annotations

@@ -7,7 +7,16 @@ from importlib import import_module
 from MedProtectLib.errors import UsageError
 from MedProtectLib.methods.base import Case, Component, Method
 
-_HOME = {"umed": "MedProtectLib.methods.umed:UMed"}
+_HOME = {
+    "umed": "MedProtectLib.methods.umed:UMed",
+    "voxshield": "MedProtectLib.methods.voxshield:VoxShield",
+    "em": "MedProtectLib.methods.em:EM",
+    "salm": "MedProtectLib.methods.salm:SALM",
+    "tap": "MedProtectLib.methods.tap:TAP",
+    "sep": "MedProtectLib.methods.sep:SEP",
+    "lsp": "MedProtectLib.methods.lsp:LSP",
+    "ar": "MedProtectLib.methods.ar:AR",
+}
 
 METHODS = tuple(_HOME)
 

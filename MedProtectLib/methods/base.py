@@ -3,16 +3,60 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from MedProtectLib.errors import UsageError
 from MedProtectLib.progress import Report, ignore
 from MedProtectLib.regions import HALF_WIDTH, Box, Regions, within
 
+if TYPE_CHECKING:
+    from MedProtectLib.fitting.training import Training
+
 CONTEXT = 8
+
+SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
+TASKS = (SEGMENTATION, CLASSIFICATION)
+
+REGIONS, IMAGE = "regions", "image"
+SCOPES = (REGIONS, IMAGE)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a method is fitted for.
+
+    ``dimension``: 2 for pictures and slice by slice, 3 for volumes. ``task``: 'segmentation' or 'classification'.
+    ``scope``: where the perturbation may act, the 'regions' around the labelled structures or the whole 'image'.
+    ``half_width``: of the contour band, in voxels. ``image_channels``: of an image. ``classes``: label values or class
+    names in the order of their numbers 1, 2, ..., so that a class has the same number in every case; () where a method
+    does not tell classes apart.
+    """
+
+    dimension: int = 3
+    task: str = SEGMENTATION
+    scope: str = REGIONS
+    half_width: int = HALF_WIDTH
+    image_channels: int = 1
+    classes: tuple[int | str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many classes a surrogate tells apart: in segmentation the background is one of them."""
+        return len(self.classes) + (self.task == SEGMENTATION)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a method can be fitted with: its default, the range it must lie in, and what it means."""
+
+    default: float
+    low: float
+    high: float
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +98,10 @@ class Component:
 class Method(ABC):
     """A fitted protection method. Knows nothing of files, windows or stored types.
 
-    Class attributes: ``name``; ``title``; ``source`` (the paper); ``component_names``; ``needs`` (what it takes, for people).
+    Class attributes: ``name``; ``title``; ``source`` (the paper); ``component_names``; ``needs`` (what it takes, for people);
+    ``dimensions``, ``tasks`` and ``scopes`` that it supports, its default scope first; ``parameters`` that it can be fitted
+    with; ``learns``: whether fitting looks at the images (else at their classes alone); ``joint_channels``: whether it
+    sees the channels of an image together; ``uses_contour``: whether it acts on a band along the contour.
     """
 
     name: ClassVar[str]
@@ -62,13 +109,56 @@ class Method(ABC):
     source: ClassVar[str]
     needs: ClassVar[str]
     component_names: ClassVar[tuple[str, ...]]
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    tasks: ClassVar[tuple[str, ...]] = (SEGMENTATION,)
+    scopes: ClassVar[tuple[str, ...]] = (REGIONS,)
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
+    learns: ClassVar[bool] = True
+    joint_channels: ClassVar[bool] = False
+    uses_contour: ClassVar[bool] = True
 
-    def __init__(self, dimension: int, half_width: int = HALF_WIDTH) -> None:
-        self.dimension, self.half_width = dimension, half_width
+    def __init__(self, purpose: Purpose) -> None:
+        self.purpose = purpose
+        self.dimension, self.half_width = purpose.dimension, purpose.half_width
 
     @abstractmethod
     def perturb(self, case: Case, epsilon: float, report: Report = ignore) -> dict[str, Component]:
-        """The perturbation of one case at the bound ``epsilon`` (window units)."""
+        """The perturbation of one channel at the bound ``epsilon`` (window units)."""
+
+    def perturb_channels(self, cases: Sequence[Case], epsilon: float, report: Report = ignore) -> list[dict[str, Component]]:
+        """The perturbation of one image: its channels one by one, unless a method sees them together."""
+        return [self.perturb(case, epsilon, report) for case in cases]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, training: Training) -> tuple[Method, dict[str, Any]]:
+        """A method fitted on the training's cases, and what is worth keeping about how it went (JSON values)."""
+
+    @classmethod
+    def check_support(cls, dimension: int, task: str, scope: str) -> None:
+        """Raises UsageError where the method does not do what is asked for."""
+        if dimension not in cls.dimensions:
+            raise UsageError(f"method '{cls.name}' works in {cls.dimensions[0]}D only. Use another --method.")
+        if task not in cls.tasks:
+            raise UsageError(f"method '{cls.name}' protects data for {cls.tasks[0]} only, these are for {task}. Use another --method.")
+        if scope not in cls.scopes:
+            raise UsageError(f"method '{cls.name}' touches only the {' or the '.join(cls.scopes)}, not the {scope}. Leave out --scope.")
+
+    @classmethod
+    def checked_parameters(cls, given: Mapping[str, float]) -> dict[str, float]:
+        """All parameters with their defaults where nothing is given.
+
+        Raises:
+            UsageError: the method has no such parameter, or its value is out of range.
+        """
+        for name, value in given.items():
+            if name not in cls.parameters:
+                known = ", ".join(cls.parameters) or "none"
+                raise UsageError(f"method '{cls.name}' has no parameter '{name}'. It has: {known}.")
+            low, high = cls.parameters[name].low, cls.parameters[name].high
+            if not low <= value <= high:
+                raise UsageError(f"{name}={value:g}: give a number from {low:g} to {high:g}.")
+        return {name: float(given.get(name, parameter.default)) for name, parameter in cls.parameters.items()}
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -87,3 +177,25 @@ class Method(ABC):
     def planar(self) -> bool:
         """Whether the method works slice by slice."""
         return self.dimension == 2
+
+    @property
+    def whole_image(self) -> bool:
+        """Whether the perturbation may leave the regions."""
+        return self.purpose.scope == IMAGE
+
+
+class PurposefulMethod(Method):
+    """A method whose settings are its purpose and its parameters."""
+
+    def __init__(self, purpose: Purpose, parameters: Mapping[str, float]) -> None:
+        super().__init__(purpose)
+        self.chosen = self.checked_parameters(parameters)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.purpose) | {"classes": list(self.purpose.classes), "parameters": self.chosen}
+
+    @staticmethod
+    def from_settings(settings: Mapping[str, Any]) -> tuple[Purpose, dict[str, float]]:
+        """The purpose and the parameters that :meth:`settings` wrote down."""
+        fields = {key: value for key, value in settings.items() if key != "parameters"}
+        return Purpose(**fields | {"classes": tuple(settings["classes"])}), dict(settings["parameters"])

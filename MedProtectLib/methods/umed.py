@@ -20,19 +20,22 @@ normalisation over space (so that a slab, a tile and the volume agree).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from MedProtectLib.fitting.batch import Batch
-from MedProtectLib.methods.base import Case, Component, Method
-from MedProtectLib.networks.tiling import run_in_tiles
+from MedProtectLib.methods.base import Case, Component, Purpose
+from MedProtectLib.methods.generator import GeneratorMethod
 from MedProtectLib.networks.unet import GeneratorUNet
-from MedProtectLib.progress import Report, Stage, ignore
+from MedProtectLib.progress import Report, ignore
 from MedProtectLib.regions import HALF_WIDTH
 from MedProtectLib.texture import texture_map
+
+if TYPE_CHECKING:
+    from MedProtectLib.fitting.training import Training
 
 CHANNELS = (16, 32, 64)
 
@@ -52,7 +55,7 @@ class UMedGenerators(nn.Module):
         return contour + texture
 
 
-class UMed(Method):
+class UMed(GeneratorMethod[UMedGenerators]):
     """UMed with fitted generators, in 2D (slice by slice) or 3D."""
 
     name = "umed"
@@ -62,24 +65,18 @@ class UMed(Method):
     component_names = ("contour", "texture")
 
     def __init__(self, dimension: int, half_width: int = HALF_WIDTH, channels: tuple[int, ...] = CHANNELS) -> None:
-        super().__init__(dimension, half_width)
         self.channels = tuple(channels)
-        self.generators = UMedGenerators(dimension, self.channels).eval()
+        super().__init__(Purpose(dimension, half_width=half_width), UMedGenerators(dimension, self.channels))
+
+    @classmethod
+    def fit(cls, training: Training) -> tuple[UMed, dict[str, Any]]:
+        from MedProtectLib.fitting.cotrain import CotrainPlan, cotrain
+
+        method = cls(training.purpose.dimension, training.purpose.half_width)
+        return method, cotrain(method.generators, training, CotrainPlan(training.options.steps))
 
     def perturb(self, case: Case, epsilon: float, report: Report = ignore) -> dict[str, Component]:
-        networks = [self.generators.contour, self.generators.texture]
-        image = np.clip(case.image, 0.0, 1.0)
-        wanted = case.on_context(case.regions.touched)
-        if self.planar:
-            slices = np.flatnonzero(wanted.any(axis=(1, 2)))
-            stage = Stage("generate", len(slices), report)
-            outputs = np.zeros((2, *image.shape), np.float32)
-            for done, k in enumerate(slices, start=1):
-                outputs[:, k] = run_in_tiles(networks, image[k], wanted[k])
-                stage.at(done)
-        else:
-            outputs = np.stack(run_in_tiles(networks, image, wanted, report=report))
-        contour, texture = (output[case.region_box] for output in outputs)
+        contour, texture = self.draw([self.generators.contour, self.generators.texture], case, report)
         contour_limit = (epsilon * case.regions.contour).astype(np.float32)
         texture_limit = (epsilon * texture_map(case.image)[case.region_box] * case.regions.interior).astype(np.float32)
         return {"contour": Component(contour_limit * contour, contour_limit), "texture": Component(texture_limit * texture, texture_limit)}
@@ -87,11 +84,8 @@ class UMed(Method):
     def settings(self) -> dict[str, Any]:
         return {"dimension": self.dimension, "half_width": self.half_width, "channels": list(self.channels)}
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return {name: tensor.detach().cpu().numpy() for name, tensor in self.generators.state_dict().items()}
-
     @classmethod
     def restore(cls, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> UMed:
         method = cls(int(settings["dimension"]), int(settings["half_width"]), tuple(int(c) for c in settings["channels"]))
-        method.generators.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()})
+        method.load(tensors)
         return method

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
 import torch
 
 from MedProtectLib.networks.unet import GeneratorUNet
-from MedProtectLib.progress import Report, Stage, ignore
+from MedProtectLib.networks.workers import for_every_piece
+from MedProtectLib.progress import Report, ignore
 
 TILE = 64
 Span = tuple[slice, ...]
@@ -25,9 +25,6 @@ def run_in_tiles(
 ) -> list[np.ndarray]:
     """tanh of every network's output over an image; zero in tiles without a wanted voxel.
 
-    Every network runs on every tile in a worker of its own that computes with one thread: how torch splits one convolution
-    among threads changes the last bits of its result, how tiles are split among workers does not.
-
     Args:
         networks: generators of equal halo and alignment, in eval mode.
         image: float32, (j, i) or (k, j, i).
@@ -40,20 +37,12 @@ def run_in_tiles(
     """
     outputs = [np.zeros(image.shape, np.float32) for _ in networks]
     pieces = [(n, core) for core in _cores(image.shape, tile) if wanted[core].any() for n in range(len(networks))]
-    stage = Stage("generate", len(pieces), report)
-    workers = torch.get_num_threads()
 
     def run(piece: tuple[int, Span]) -> None:
         number, core = piece
         outputs[number][core] = _run_tile(networks[number], image, core)
 
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for done, _ in enumerate(pool.map(run, pieces), start=1):
-            stage.at(done)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(workers)
+    for_every_piece(run, pieces, report)
     return outputs
 
 

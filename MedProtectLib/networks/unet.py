@@ -45,9 +45,12 @@ class GeneratorUNet(nn.Module):
         )
         self.decoders = nn.ModuleList(block(2 * c, c, differential=False) for c in channels[:-1])
         self.head = plain(channels[0], 1, 1)
-        pool = nn.AvgPool2d if dimension == 2 else nn.AvgPool3d
-        kernel = (1, MEAN_SIDE, MEAN_SIDE)[-dimension:]
-        self.local_mean = pool(kernel, stride=1, padding=tuple(n // 2 for n in kernel), count_include_pad=False)
+        margin = MEAN_SIDE // 2
+        self.local_mean = (
+            nn.AvgPool2d(MEAN_SIDE, 1, margin, count_include_pad=False)
+            if dimension == 2
+            else nn.AvgPool3d((1, MEAN_SIDE, MEAN_SIDE), 1, (0, margin, margin), count_include_pad=False)
+        )
         levels = len(channels) - 1
         self.alignment = 2**levels
         reach = sum(3 * 2**level for level in range(levels)) + 2**levels + self.alignment - 1 + MEAN_SIDE // 2

@@ -21,6 +21,7 @@ FOLDERS = {
 
 
 def main(data: Path, manifest: Path) -> None:
+    """Write one row for every case of the ``profile`` lists."""
     with manifest.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["case", "image", "labels", "class", "split"])

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from made_images import metaimage, nifti, nrrd, patched, png, png_rows, slicer_segmentation
 
+from made_images import metaimage, nifti, nrrd, patched, png, png_rows, slicer_segmentation
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels, resample_labels
 from MedProtectLib.volume import Geometry, LabelMap, Segment

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from made_images import GREY, metaimage, nifti, nrrd, patched, placed, png, png_chunk, png_rows
 
+from made_images import GREY, metaimage, nifti, nrrd, patched, placed, png, png_chunk, png_rows
 from MedProtectLib.io import read_volume, sha256_voxels, write_volume
 from MedProtectLib.volume import Geometry, Volume
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import EXTENSIONS, GREY, metaimage, sample
 
+from made_images import EXTENSIONS, GREY, metaimage, sample
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, read_volume, sha256_file, sha256_voxels, stem_of, write_volume
 from MedProtectLib.volume import Geometry, Volume
@@ -93,6 +93,10 @@ def test_new_volumes_have_three_formats(tmp_path):
         write_volume(volume, tmp_path / "new.mha")
     with pytest.raises(MedProtectError, match="has a slope or intercept"):
         write_volume(replace(volume, slope=2.0), tmp_path / "new.nrrd")
+    with pytest.raises(MedProtectError, match="values of type float16"):
+        write_volume(replace(volume, array=GREY.astype("f2")), tmp_path / "new.nii")
+    with pytest.raises(MedProtectError, match="too large for NIfTI"):
+        write_volume(Volume(np.zeros((1, 1, 40000), "u1"), Geometry((40000, 1, 1))), tmp_path / "new.nii")
     with pytest.raises(MedProtectError, match=r"several channels can be written as \.nrrd only"):
         write_volume(replace(volume, array=GREY[..., None].repeat(2, 3)), tmp_path / "new.nii")
     with pytest.raises(MedProtectError, match="cannot be written as one"):

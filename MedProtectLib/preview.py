@@ -1,0 +1,144 @@
+"""One slab of a case as protecting the whole would make it: what is decided, is decided once for the whole volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.methods import Method
+from MedProtectLib.methods.base import CONTEXT, Component
+from MedProtectLib.protector import Components, Plan, Protector, apply_counts, channel_case, region_of
+from MedProtectLib.regions import Box, Regions, grown, within
+from MedProtectLib.statistics import Statistics, measure
+from MedProtectLib.volume import Geometry, LabelMap, Volume
+
+
+@dataclass(frozen=True)
+class SlabPreview:
+    """Slices ``slices`` of a case before and after, as volumes of their own on their place in space.
+
+    ``components`` as in a :class:`~MedProtectLib.protector.Protection`: float32 of the slab's shape, in window units.
+    ``statistics`` are of the slab alone; None where no voxel of it belongs to the regions.
+    """
+
+    slices: slice
+    original: Volume = field(repr=False)
+    protected: Volume = field(repr=False)
+    components: Components | None = field(repr=False)
+    statistics: Statistics | None
+
+
+class Preview:
+    """A case that is looked at slab by slab before it is protected as a whole.
+
+    Without a PSNR target a slab has the pattern of the finished volume, up to single levels at voxels whose wish is below
+    half a level. With a target the amplitude is estimated: the slab gets its share of the energy by its part of the regions.
+
+    Raises:
+        MedProtectError: as for :meth:`Protector.protect`.
+    """
+
+    def __init__(self, protector: Protector, volume: Volume, labels: LabelMap) -> None:
+        self.protector, self.volume = protector, volume
+        self.plan: Plan = protector.plan(volume, labels)
+        self._touched = self.plan.regions.touched.sum(axis=(1, 2))
+        self._whole: list[dict[str, Component]] | None = None
+
+    @property
+    def slices(self) -> slice:
+        """The slices k that hold something to protect."""
+        return self.plan.regions.box[0]
+
+    def slab(self, centre: int, thickness: int = 1) -> SlabPreview:
+        """``thickness`` slices around slice ``centre``, cut at the volume's border.
+
+        Raises:
+            MedProtectError: no such slice; the bound or the PSNR target leaves nothing to change in it.
+        """
+        count = self.volume.geometry.shape[0]
+        if not 0 <= centre < count:
+            raise MedProtectError(f"{self.volume.name}: there is no slice {centre}, the slices go from 0 to {count - 1}.")
+        first = max(0, centre - (thickness - 1) // 2)
+        slices = slice(first, min(count, first + thickness))
+        original = slab_of(self.volume, slices)
+        box = self.plan.regions.box[0]
+        inside = slice(max(slices.start, box.start), min(slices.stop, box.stop))
+        touched = int(self._touched[max(0, inside.start - box.start) : max(0, inside.stop - box.start)].sum())
+        if not touched:
+            return SlabPreview(slices, original, original, None, None)
+        return self._protected_slab(slices, inside, original, touched)
+
+    def _protected_slab(self, slices: slice, inside: slice, original: Volume, touched: int) -> SlabPreview:
+        plan, window = self.plan, self.plan.window
+        in_volume = regions_of(plan.regions, inside)
+        in_slab = replace(in_volume, box=within(in_volume.box, (slices, slice(0, None), slice(0, None))))
+        parts = self._parts(in_volume)
+        slab_plan = replace(plan, regions=in_slab)
+        share = (self.volume.geometry.shape[0] / original.geometry.shape[0]) * (touched / int(self._touched.sum()))
+        counts = self.protector.quantise(parts, original, slab_plan, share)
+        protected = apply_counts(original, in_slab, counts, plan.levels)
+        masks = {name: region_of(parts[0][name], in_slab) for name in plan.method.component_names}
+        change = (counts * (plan.levels.step * abs(original.slope) / window.width)).astype(np.float32)
+        components = Components(change, masks, in_slab, original.geometry.shape)
+        return SlabPreview(slices, original, protected, components, measure(original, protected, in_slab, window, plan.bound))
+
+    def _parts(self, regions: Regions) -> list[dict[str, Component]]:
+        """The components of every channel on some slices of the regions."""
+        reach = reach_of(self.plan.method)
+        if reach is not None:
+            return self._perturb(regions, self._context(regions.box, *reach))
+        if self._whole is None:
+            self._whole = self._perturb(self.plan.regions, None)
+        k = within(regions.box, self.plan.regions.box)[0]
+        return [{name: Component(part.values[k], part.limit[k]) for name, part in parts.items()} for parts in self._whole]
+
+    def _perturb(self, regions: Regions, context: Box | None) -> list[dict[str, Component]]:
+        plan = self.plan
+        cases = [channel_case(self.volume, c, plan.classes, regions, plan.window, context) for c in self.volume.intensity_channels]
+        return plan.method.perturb_channels(cases, plan.bound)
+
+    def _context(self, box: Box, halo: int, alignment: int) -> Box:
+        """The part of the volume that generators of this reach must see for a box of slices."""
+        full = grown(self.plan.regions.box, (CONTEXT, CONTEXT, CONTEXT), self.volume.geometry.shape)
+        first, last = box[0].start - full[0].start, box[0].stop - full[0].start
+        start = full[0].start + max(0, first // alignment * alignment - halo)
+        stop = min(full[0].stop, full[0].start - (-last) // alignment * alignment + halo)
+        return slice(start, stop), full[1], full[2]
+
+
+def reach_of(method: Method) -> tuple[int, int] | None:
+    """(halo, alignment) along k in voxels of a method that draws with generators of bounded reach; None where it needs the whole case."""
+    from torch import nn
+
+    from MedProtectLib.networks.unet import GeneratorUNet
+
+    networks = [part for value in vars(method).values() if isinstance(value, nn.Module) for part in value.modules()]
+    generators = [network for network in networks if isinstance(network, GeneratorUNet)]
+    if not generators:
+        return None
+    if method.planar:
+        return 0, 1
+    return max(g.halo for g in generators), max(g.alignment for g in generators)
+
+
+def slab_of(volume: Volume, slices: slice) -> Volume:
+    """Some slices k of a volume as a volume of its own; its array is a view."""
+    geometry = volume.geometry
+    origin = geometry.index_to_physical() @ (0, 0, slices.start, 1)
+    x, y, z = (float(v) for v in origin[:3])
+    size = (geometry.size[0], geometry.size[1], slices.stop - slices.start)
+    placed = Geometry(size, geometry.spacing, (x, y, z), geometry.direction, geometry.dimension)
+    return replace(volume, array=volume.array[slices], geometry=placed, source=None)
+
+
+def regions_of(regions: Regions, slices: slice) -> Regions:
+    """The part of the regions in some slices k of their box, as numbered in the volume."""
+    k = slice(slices.start - regions.box[0].start, slices.stop - regions.box[0].start)
+    return Regions(
+        (slices, regions.box[1], regions.box[2]),
+        regions.interior[k],
+        regions.contour[k],
+        None if regions.background is None else regions.background[k],
+    )

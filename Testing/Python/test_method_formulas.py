@@ -1,0 +1,151 @@
+"""The parts of the methods against their formulas, written naively, in float64."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.fitting.gradient_noise import descend, mean_gradient, projected_step
+from MedProtectLib.methods.ar import AR, answer, autoregress, draw_fields, search_weights, usable
+from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, Purpose
+from MedProtectLib.methods.lsp import LSP
+from MedProtectLib.methods.salm import top_fraction
+from MedProtectLib.methods.tap import shifted
+from MedProtectLib.methods.voxshield import inter_slice_term
+from MedProtectLib.regions import Box
+
+
+def box(*shape: int) -> Box:
+    k, j, i = (slice(0, n) for n in shape)
+    return k, j, i
+
+
+def naive_autoregression(start: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    field = start.copy()
+    for j in range(2, field.shape[0]):
+        for i in range(2, field.shape[1]):
+            field[j, i] = sum(weights[a, b] * field[j + a - 2, i + b - 2] for a in range(3) for b in range(3) if (a, b) != (2, 2))
+    return field
+
+
+@pytest.fixture(scope="module")
+def weights() -> np.ndarray:
+    return search_weights(4, np.random.default_rng(1))
+
+
+def test_the_recursion_by_rows_is_the_recursion_by_voxels(weights: np.ndarray) -> None:
+    starts = np.random.default_rng(2).standard_normal((3, 36, 41))
+    for each in weights:
+        for fast, start in zip(autoregress(starts, each), starts, strict=True):
+            slow = naive_autoregression(start, each)
+            assert np.abs(fast - slow).max() <= 1e-10 * max(1.0, np.abs(slow).max())
+
+
+def test_a_filter_is_blind_to_its_own_process_alone(weights: np.ndarray) -> None:
+    for n, own in enumerate(weights):
+        assert own[2, 2] == 0
+        assert own.sum() == pytest.approx(1)
+        fields = draw_fields(8, own, np.random.default_rng(n))
+        fields -= fields.mean(axis=(1, 2), keepdims=True)
+        assert answer(fields, own) < 1e-10
+        assert all(answer(fields, other) > 0.1 for m, other in enumerate(weights) if m != n)
+
+
+def test_processes_that_explode_vanish_or_are_not_finite_are_not_usable() -> None:
+    good = np.random.default_rng(0).standard_normal((32, 32))
+    bad = [good * np.nan, np.where(good > 3, np.inf, good), good * 1e200, good * 1e3, good * 0, good * 1e-6]
+    assert usable(np.stack([good, *bad])).tolist() == [True] + [False] * len(bad)
+
+
+def test_an_unstable_process_in_a_profile_is_refused_rather_than_written() -> None:
+    weights = np.zeros((2, 1, 3, 3))
+    weights[:, :, 2, 1] = 3.0
+    with pytest.raises(MedProtectError, match="not stable"):
+        AR(Purpose(2, classes=(1,)), {}, weights).pattern(0, 0, box(1, 40, 40), [1])
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_block_patterns_are_separated_by_a_linear_classifier(dimension: int) -> None:
+    """Least squares on raw voxels, fitted on one half of the images and scored on the other."""
+    purpose = Purpose(dimension, CLASSIFICATION, IMAGE, classes=("a", "b", "c", "d"))
+    fixed = LSP.draw_fixed(purpose, {}, np.random.default_rng(0))
+    method = LSP(purpose, {"class_sep": 10.0, "block": 4.0}, fixed)
+    shape = (1, 32, 32) if dimension == 2 else (8, 16, 16)
+    truth = np.arange(200) % 4
+    patterns = np.stack([method.pattern(int(y), 0, box(*shape), [n, int(y)]).ravel() for n, y in enumerate(truth)])
+    assert len(np.unique(patterns.round(9), axis=0)) == len(patterns), "every image has a pattern of its own"
+    images = patterns + np.random.default_rng(1).normal(0, 0.3, patterns.shape)
+    halves = slice(0, 100), slice(100, 200)
+    coefficients = np.linalg.lstsq(images[halves[0]], np.eye(4)[truth[halves[0]]], rcond=None)[0]
+    told = (images[halves[1]] @ coefficients).argmax(axis=1)
+    assert np.mean(told == truth[halves[1]]) > 0.99
+
+
+def test_block_patterns_begin_at_the_volume_not_at_the_region() -> None:
+    method = LSP(Purpose(3, classes=(1,)), {}, LSP.draw_fixed(Purpose(3, classes=(1,)), {}, np.random.default_rng(0)))
+    whole = method.pattern(1, 0, box(10, 40, 40), [5])
+    part = method.pattern(1, 0, (slice(3, 7), slice(13, 22), slice(7, 27)), [5])
+    assert np.array_equal(part, whole[3:7, 13:22, 7:27])
+
+
+def test_a_projected_step_by_hand() -> None:
+    delta = torch.tensor([0.0, 0.5, -0.9, 1.0, 0.2], dtype=torch.float64)
+    gradient = torch.tensor([2.0, -3.0, 0.1, -5.0, 0.0], dtype=torch.float64)
+    limit = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.1], dtype=torch.float64)
+    expected = torch.tensor([-0.25, 0.75, -1.0, 1.0, 0.1], dtype=torch.float64)
+    assert torch.equal(projected_step(delta, gradient, 0.25, limit), expected)
+
+
+def test_descent_on_a_linear_loss_by_hand() -> None:
+    """L = w . (x + delta): the gradient is w, so that 3 steps of 0.1 go to -0.3 sign(w), or to the limit."""
+    weights = torch.tensor([1.0, -2.0, 3.0, 4.0], dtype=torch.float64).reshape(1, 1, 2, 2)
+    network = torch.nn.Identity()
+    image = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    limit = torch.tensor([0.4, 0.4, 0.2, 0.0], dtype=torch.float64).reshape(1, 1, 2, 2)
+    delta = descend([network], lambda told, _: (weights * told).sum(), image, weights, limit, steps=3, step=0.1)
+    assert torch.allclose(delta.flatten(), torch.tensor([-0.3, 0.3, -0.2, 0.0], dtype=torch.float64), atol=1e-15)
+
+
+def test_the_gradient_of_an_ensemble_is_the_mean() -> None:
+    image = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    networks = [torch.nn.Conv2d(1, 1, 1, bias=False).double() for _ in range(3)]
+    found = mean_gradient(networks, lambda told, _: told.sum(), image, torch.zeros_like(image), image)
+    mean = sum(float(n.weight.detach()) for n in networks) / 3
+    assert torch.allclose(found, torch.full_like(found, mean))
+
+
+def test_targets_are_shifted_and_never_the_truth() -> None:
+    classes = torch.arange(6)
+    assert shifted(classes, 1, 6).tolist() == [1, 2, 3, 4, 5, 0]
+    assert shifted(classes, 3, 6).tolist() == [3, 4, 5, 0, 1, 2]
+    assert not (shifted(classes, 6, 6) == classes).any()
+    assert shifted(torch.tensor([0, 1]), 5 // 2, 2).tolist() == [1, 0]
+
+
+def test_the_top_fraction_holds_the_largest() -> None:
+    size = np.arange(20.0).reshape(4, 5)
+    allowed = size != 19
+    chosen = top_fraction(size, allowed, 3 / 19)
+    assert sorted(size[chosen].tolist()) == [16, 17, 18]
+    assert np.array_equal(top_fraction(size, allowed, 1.0), allowed)
+    assert top_fraction(size, allowed, 1e-6).sum() == 1
+    assert not top_fraction(size, np.zeros_like(allowed), 0.5).any()
+
+
+def test_the_inter_slice_term_follows_its_formula() -> None:
+    delta = np.random.default_rng(0).standard_normal((2, 1, 4, 6, 5))
+    expected = []
+    for case in delta[:, 0]:
+        spectra = [np.abs(np.fft.fft2(s)) / np.sqrt(s.size) for s in case]
+        expected += [np.sqrt(np.mean((b - a) ** 2)) for a, b in pairwise(spectra)]
+    assert float(inter_slice_term(torch.from_numpy(delta))) == pytest.approx(-np.mean(expected), abs=1e-9)
+
+
+def test_the_inter_slice_term_has_a_gradient_where_slices_agree() -> None:
+    delta = torch.zeros(1, 1, 3, 8, 8, requires_grad=True)
+    inter_slice_term(delta).backward()
+    assert torch.isfinite(delta.grad).all()  # type: ignore[arg-type]
