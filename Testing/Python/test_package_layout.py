@@ -12,9 +12,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from library_list import CMAKE, LIBRARY, cmake_text, library_files
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from library_list import CMAKE, LIBRARY, cmake_text, library_files
 
 ROOT = Path(__file__).parents[2]
 AUTHORS = "MedProtect contributors"

@@ -1,0 +1,257 @@
+"""Nodes of the scene as what the library works on. Everything here runs in the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.volume import Geometry, LabelMap, Segment, Volume
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+BINARY_LABELMAP = "Binary labelmap"
+LARGEST_LABEL = 65535
+NO_IMAGES = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionTensorVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
+LATTICE_TOLERANCE = 1e-3  # voxels
+
+
+@dataclass(frozen=True)
+class SceneCase:
+    """One volume of the scene with its labels, taken over in the main thread so that any thread may work on it.
+
+    ``volume`` and ``labels`` hold the voxels as the nodes have them, in the volume's own space (without its parent transform).
+    ``file`` is the image file that the volume was read from and has not been changed since, None if there is none.
+    """
+
+    volume: Volume
+    labels: LabelMap
+    file: Path | None
+
+
+def caseOf(volumeNode: Any, labelsNode: Any, segmentIDs: Sequence[str] | None = None) -> SceneCase:
+    """Take a volume and its labels over from the scene.
+
+    :param volumeNode: scalar or vector volume.
+    :param labelsNode: segmentation, or label map volume.
+    :param segmentIDs: segments to protect, by id (label map volumes: by value); all when None.
+    """
+    volume = volumeOf(volumeNode)
+    labels = labelsOf(labelsNode, segmentIDs, volumeNode, volume.geometry)
+    return SceneCase(volume, labels, originalFile(volumeNode))
+
+
+def volumeOf(node: Any) -> Volume:
+    """A volume node as the library's Volume; the array is a view of the node's voxels."""
+    if node is None:
+        raise MedProtectError(_("Choose the volume to protect."))
+    if not node.IsA("vtkMRMLScalarVolumeNode") or any(node.IsA(name) for name in NO_IMAGES):
+        raise MedProtectError(_("'{name}' is no image. Choose a scalar or a colour volume.").format(name=node.GetName()))
+    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+        raise MedProtectError(_("The volume '{name}' has no voxels. Load it again.").format(name=node.GetName()))
+    array = slicer.util.arrayFromVolume(node)
+    return Volume(array, geometryOf(node, ijkToRAS(node)), node.GetName())
+
+
+def ijkToRAS(node: Any) -> np.ndarray:
+    """The 4x4 matrix from the node's voxel indices to its own space."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def geometryOf(node: Any, toRAS: np.ndarray) -> Geometry:
+    """The grid of a volume node whose voxel indices a matrix takes to RAS. A single slice counts as a picture (2D)."""
+    from MedProtectLib.io.grid import geometry_from_matrix
+
+    size = node.GetImageData().GetDimensions()
+    return geometry_from_matrix(Path(node.GetName() or "volume"), size, RAS_TO_LPS @ toRAS, dimension=2 if size[2] == 1 else 3)
+
+
+def originalFile(node: Any) -> Path | None:
+    """The file that a volume node was read from, if it is one file that the library reads and the node was not changed since."""
+    from MedProtectLib.io.names import extension_of
+    from MedProtectLib.io.volumes import READERS
+
+    storage = node.GetStorageNode()
+    if storage is None or not storage.GetFileName() or storage.GetNumberOfFileNames() > 1 or node.GetModifiedSinceRead():
+        return None
+    path = Path(storage.GetFullNameFromFileName())
+    return path if path.is_file() and extension_of(path) in READERS else None
+
+
+def segmentsOf(node: Any) -> list[tuple[str, str]]:
+    """(id, name) of every segment of a segmentation, or of every label of a label map volume."""
+    if node is None:
+        return []
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segmentation = node.GetSegmentation()
+        return [(i, segmentation.GetSegment(i).GetName()) for i in segmentation.GetSegmentIDs()]
+    if node.GetImageData() is None:
+        return []
+    return [(str(segment.value), segment.name) for segment in _labelMapVolume(node, None).segments]
+
+
+def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geometry: Geometry) -> LabelMap:
+    """The chosen segments of a node as a LabelMap in the own space of a volume, which lies on ``geometry``."""
+    if node is None:
+        raise MedProtectError(_("Choose the segmentation that says what to protect."))
+    known = segmentsOf(node)
+    if not known:
+        raise MedProtectError(
+            _("'{name}' has no segments: there is nothing to protect. Draw or import one first.").format(name=node.GetName())
+        )
+    wanted = [i for i, _name in known] if segmentIDs is None else list(segmentIDs)
+    if not wanted:
+        raise MedProtectError(_("No segment is chosen. Check at least one in the list of segments."))
+    missing = [i for i in wanted if i not in dict(known)]
+    if missing:
+        raise MedProtectError(_("'{name}' has no segment '{segment}' any more.").format(name=node.GetName(), segment=missing[0]))
+    if node.IsA("vtkMRMLSegmentationNode"):
+        labels = _sharedLayers(node, wanted, volumeNode) if geometry.dimension == 3 else None
+        labels = labels or _onVolume(node, wanted, volumeNode, geometry)
+    else:
+        labels = _labelMapVolume(node, volumeNode)
+        labels = replace(labels, segments=tuple(s for s in labels.segments if str(s.value) in wanted))
+    if not any(np.any(labels.layers[s.layer] == s.value) for s in labels.segments):
+        raise MedProtectError(_("The chosen segments of '{name}' are empty: there is nothing to protect.").format(name=node.GetName()))
+    return _onSameLattice(labels, geometry)
+
+
+def _onSameLattice(labels: LabelMap, geometry: Geometry) -> LabelMap:
+    """Labels whose voxels are voxels of the volume, on the volume's whole grid; others as they are."""
+    toVolume = np.linalg.inv(geometry.index_to_physical()) @ labels.geometry.index_to_physical()
+    first = np.rint(toVolume[:3, 3]).astype(int)
+    corners = toVolume[:3, :3] @ np.array(labels.geometry.size) + toVolume[:3, 3]
+    apart = np.abs([toVolume[:3, 3] - first, corners - first - labels.geometry.size]).max()
+    if apart > LATTICE_TOLERANCE or labels.geometry.size == geometry.size:
+        return labels
+    source, target = [], []
+    for begin, size, whole in zip(first[::-1], labels.geometry.shape, geometry.shape, strict=True):
+        target.append(slice(max(0, begin), max(0, min(whole, begin + size))))
+        source.append(slice(target[-1].start - begin, max(target[-1].start, target[-1].stop) - begin))
+    if any(s.stop <= s.start for s in target):
+        raise MedProtectError(_("The segments of '{name}' lie outside of the volume.").format(name=labels.name))
+    layers = []
+    for layer in labels.layers:
+        laid = np.zeros(geometry.shape, layer.dtype)
+        laid[tuple(target)] = layer[tuple(source)]
+        layers.append(laid)
+    return replace(labels, layers=tuple(layers), geometry=geometry)
+
+
+def toVolumeSpace(node: Any, volumeNode: Any) -> np.ndarray | None:
+    """The 4x4 matrix from a node's own space to a volume's own space through their parent transforms; None if it is not linear."""
+    transforms = (node.GetParentTransformNode(), volumeNode.GetParentTransformNode())
+    if any(t is not None and not t.IsTransformToWorldLinear() for t in transforms):
+        return None
+    matrix = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*transforms, matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _labelMapVolume(node: Any, volumeNode: Any) -> LabelMap:
+    """A label map volume; in the volume's space, or in its own when there is no volume."""
+    toVolume = np.eye(4) if volumeNode is None else toVolumeSpace(node, volumeNode)
+    if toVolume is None:
+        raise MedProtectError(
+            _("'{name}' is under a transform that is not linear. Harden the transform first.").format(name=node.GetName())
+        )
+    colors = node.GetDisplayNode().GetColorNode() if node.GetDisplayNode() else None
+    array = slicer.util.arrayFromVolume(node)
+    if array.ndim != 3 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > LARGEST_LABEL:
+        raise MedProtectError(_("'{name}' is no label map: labels are whole numbers from 0 to 65535.").format(name=node.GetName()))
+    names = {v: (colors.GetColorName(v) if colors else "") or str(v) for v in _valuesIn(array)}
+    geometry = geometryOf(node, toVolume @ ijkToRAS(node))
+    return LabelMap((array.copy(),), geometry, tuple(Segment(name, v) for v, name in names.items()), node.GetName())
+
+
+def _valuesIn(array: np.ndarray) -> list[int]:
+    """The labels that occur, in increasing order; much faster than sorting the voxels."""
+    present = np.zeros(LARGEST_LABEL + 1, bool)
+    for k in array:
+        present[k] = True
+    return [int(v) for v in np.flatnonzero(present) if v]
+
+
+def _sharedLayers(node: Any, segmentIDs: Sequence[str], volumeNode: Any) -> LabelMap | None:
+    """The chosen segments on the segmentation's own grid, one layer for segments that share one, without copying more than needed.
+
+    None where that grid cannot be placed in the volume's space: surfaces only, several grids, or a transform that bends or shears.
+    """
+    segmentation = node.GetSegmentation()
+    toVolume = toVolumeSpace(node, volumeNode)
+    if toVolume is None or not segmentation.ContainsRepresentation(BINARY_LABELMAP):
+        return None
+    images = {i: segmentation.GetSegment(i).GetRepresentation(BINARY_LABELMAP) for i in segmentIDs}
+    layers = list({image.GetAddressAsString(""): image for image in images.values()}.values())
+    matrices = [_imageToWorld(image) for image in layers]
+    if any(not np.allclose(matrix, matrices[0], atol=1e-6) for matrix in matrices):
+        return None
+    extents = np.array([image.GetExtent() for image in layers])
+    filled = extents[:, 1::2] >= extents[:, ::2]
+    extents = extents[filled.all(axis=1)]
+    if not len(extents):
+        raise MedProtectError(_("The chosen segments of '{name}' are empty: there is nothing to protect.").format(name=node.GetName()))
+    first, last = extents[:, ::2].min(axis=0), extents[:, 1::2].max(axis=0)
+    shift = np.eye(4)
+    shift[:3, 3] = first
+    geometry = _rectangular(node, last - first + 1, RAS_TO_LPS @ toVolume @ matrices[0] @ shift)
+    if geometry is None:
+        return None
+    arrays = tuple(_laidOut(image, first, geometry.shape) for image in layers)
+    numbers = {image.GetAddressAsString(""): n for n, image in enumerate(layers)}
+    segments = []
+    for i, image in images.items():
+        segment = segmentation.GetSegment(i)
+        segments.append(Segment(segment.GetName(), segment.GetLabelValue(), numbers[image.GetAddressAsString("")]))
+    return LabelMap(arrays, geometry, tuple(segments), node.GetName())
+
+
+def _imageToWorld(image: Any) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _rectangular(node: Any, size: Sequence[int], matrix: np.ndarray) -> Geometry | None:
+    from MedProtectLib.io.grid import geometry_from_matrix
+
+    try:
+        return geometry_from_matrix(Path(node.GetName()), size, matrix)
+    except MedProtectError:
+        return None
+
+
+def _laidOut(image: Any, first: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The voxels of an oriented image (k, j, i) on a grid that begins at voxel ``first`` (i, j, k) and holds them."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    extent = np.array(image.GetExtent())
+    size = extent[1::2] - extent[::2] + 1
+    if (size <= 0).any():
+        return np.zeros(shape, np.uint8)
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(size[::-1])
+    laid = np.zeros(shape, voxels.dtype)
+    i, j, k = extent[::2] - first
+    laid[k : k + size[2], j : j + size[1], i : i + size[0]] = voxels
+    return laid
+
+
+def _onVolume(node: Any, segmentIDs: Sequence[str], volumeNode: Any, geometry: Geometry) -> LabelMap:
+    """The chosen segments resampled to the volume's grid by Slicer, one layer each."""
+    segmentation = node.GetSegmentation()
+    surfacesOnly = not segmentation.ContainsRepresentation(BINARY_LABELMAP)
+    try:
+        layers = tuple(slicer.util.arrayFromSegmentBinaryLabelmap(node, i, volumeNode).astype(np.uint8) for i in segmentIDs)
+    finally:
+        if surfacesOnly:
+            segmentation.RemoveRepresentation(BINARY_LABELMAP)
+    segments = tuple(Segment(segmentation.GetSegment(i).GetName(), 1, n) for n, i in enumerate(segmentIDs))
+    return LabelMap(layers, geometry, segments, node.GetName())

@@ -1,0 +1,56 @@
+"""How a case is to be protected: the same options for the preview, the child process and the command line."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from MedProtectLib.errors import UsageError
+
+if TYPE_CHECKING:
+    from MedProtectLib.protector import Protector
+
+
+class _Parser(ArgumentParser):
+    """The command line's options without its way of giving up."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class ProtectSettings:
+    """The options of ``medprotect protect``, under its names; None leaves the choice to the library.
+
+    ``bound`` is a fraction of the intensity window, ``target_psnr`` in dB, ``window`` (low, high) in the image's own units.
+    """
+
+    method: str = "umed"
+    profile: str | None = None
+    bound: float | None = None
+    target_psnr: float | None = None
+    modality: str | None = None
+    window: Sequence[float] | None = None
+    seed: int | None = None
+
+    def protector(self) -> Protector:
+        """The protector that the command line would make of the same options."""
+        from MedProtectLib.cli import protect
+
+        parser = _Parser()
+        protect.add_arguments(parser)
+        places = ["image", "--labels", "labels", "--output", "output"]
+        return protect.protector_of(parser.parse_args([*places, *self.arguments()]))
+
+    def arguments(self) -> list[str]:
+        """The same options for the command line."""
+        words = ["--method", self.method]
+        for name in ("profile", "bound", "target_psnr", "modality", "seed"):
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else repr(value)]
+        if self.window is not None:
+            words += ["--window", *(repr(float(end)) for end in self.window)]
+        return words

@@ -1,0 +1,453 @@
+"""The module's panel: it shows the parameter node, starts jobs, and asks them by a timer how far they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.methods import METHODS
+from MedProtectSlicer import reload
+from MedProtectSlicer.colours import Look
+from MedProtectSlicer.dependencies import ensureDependencies
+from MedProtectSlicer.logic import MedProtectLogic, Tell
+from MedProtectSlicer.nodes import segmentsOf
+from MedProtectSlicer.overlay import sliceIn, viewAlong
+from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, settingsOf
+from MedProtectSlicer.previewer import Previewer
+from MedProtectSlicer.results import ProtectResult, statisticRows
+from MedProtectSlicer.task import Cancelled, Task
+from MedProtectSlicer.words import inModuleWords
+
+if TYPE_CHECKING:
+    from MedProtectLib.preview import Preview, SlabPreview
+
+POLL_MS = 40
+PATHS = {
+    "profilePath": "profile",
+    "exportFolderPath": "exportFolder",
+    "privateFolderPath": "privateFolder",
+    "fitFolderPath": "fitFolder",
+    "fitProfilePath": "fitProfile",
+}
+
+
+class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Connects the .ui file with the parameter node and the logic."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: MedProtectLogic | None = None
+        self.parameters: Any = None
+        self.task: Task | None = None
+        self._guiTag: Any = None
+        self._onDone: Callable[[Any], None] | None = None
+        self._listed: list[tuple[str, str]] = []
+        self._followed: Any = None
+        self._observedLabels: Any = None
+        self._updating = False
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/MedProtect.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        self.panel = panel
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = MedProtectLogic()
+        self.previewer = Previewer(self._onSlabShown, self._onPreviewFailed)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MS)
+        self.timer.timeout.connect(self._onTimer)
+        for method in METHODS:
+            self.ui.methodSelector.addItem(method)
+        self._connectWidgets()
+        for event, reaction in (
+            (slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose),
+            (slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose),
+            (slicer.mrmlScene.StartSaveEvent, self._onSceneStartSave),
+            (slicer.mrmlScene.EndSaveEvent, self._onSceneEndSave),
+        ):
+            self.addObserver(slicer.mrmlScene, event, reaction)
+        self._initializeParameterNode()
+
+    def enter(self) -> None:
+        """The module is shown."""
+        self._initializeParameterNode()
+
+    def exit(self) -> None:
+        """Another module is shown: the preview disappears, a running job goes on."""
+        self.ui.previewButton.checked = False
+
+    def cleanup(self) -> None:
+        """The panel is destroyed: nothing that it started outlives it."""
+        self.previewer.stop()
+        if self.task is not None:
+            self.task.stop()
+            self.task = None
+        self.timer.stop()
+        self._setParameterNode(None)
+        self.removeObservers()
+
+    def onReload(self) -> None:
+        """Reload the library and the module's own parts along with MedProtect.py."""
+        reload.forgetModules()
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def _connectWidgets(self) -> None:
+        ui = self.ui
+        ui.previewButton.toggled.connect(self._onPreviewToggled)
+        ui.afterButton.toggled.connect(self._onLookChanged)
+        ui.applyButton.clicked.connect(self._onApply)
+        ui.cancelButton.clicked.connect(self._onCancel)
+        ui.exportButton.clicked.connect(self._onExport)
+        ui.fitButton.clicked.connect(self._onFit)
+        ui.segmentsList.itemChanged.connect(self._onSegmentChecked)
+        ui.methodSelector.currentIndexChanged.connect(self._onMethodChosen)
+        for name, parameter in PATHS.items():
+            getattr(ui, name).currentPathChanged.connect(self._pathWriter(parameter))
+
+    def _pathWriter(self, parameter: str) -> Callable[[str], None]:
+        def write(path: str) -> None:
+            if not self._updating and self.parameters is not None:
+                setattr(self.parameters, parameter, path)
+
+        return write
+
+    # The parameter node
+
+    def _initializeParameterNode(self) -> None:
+        assert self.logic is not None
+        self._setParameterNode(self.logic.getParameterNode())
+        if self.parameters.volume is None:
+            self.parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        if self.parameters.labels is None:
+            self.parameters.labels = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+
+    def _setParameterNode(self, parameters: Any) -> None:
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
+        self._observeLabels(None)
+        self.parameters = parameters
+        if parameters is not None:
+            self._guiTag = parameters.connectGui(self.panel)
+            self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
+            self._onParametersChanged()
+
+    def _onParametersChanged(self, caller: Any = None, event: Any = None) -> None:
+        if self._updating or self.parameters is None:
+            return
+        self._updating = True
+        try:
+            self._observeLabels(self.parameters.labels)
+            self._listSegments()
+            self._showParameters()
+        finally:
+            self._updating = False
+        self._onLookChanged()
+        self._updatePreview()
+
+    def _showParameters(self) -> None:
+        ui, parameters = self.ui, self.parameters
+        for name, parameter in PATHS.items():
+            edit = getattr(ui, name)
+            if edit.currentPath != getattr(parameters, parameter):
+                edit.currentPath = getattr(parameters, parameter)
+        if parameters.method in METHODS:
+            ui.methodSelector.currentIndex = METHODS.index(parameters.method)
+        for widget in (ui.targetPSNRSpinBox, ui.targetPSNRLabel):
+            widget.visible = parameters.strength == Strength.TARGET_PSNR
+        for widget in (ui.windowLowSpinBox, ui.windowHighSpinBox, ui.windowRangeLabel):
+            widget.visible = parameters.window == Window.CUSTOM
+        for widget in (ui.fitFolderPath, ui.fitFolderLabel, ui.fitDimensionSelector, ui.kindLabel):
+            widget.visible = parameters.fitOn == FitOn.FOLDER
+        self._enableButtons()
+
+    def _enableButtons(self) -> None:
+        ui, running = self.ui, self.task is not None
+        ready = self.parameters.volume is not None and bool(chosenSegments(self.parameters))
+        for button in (ui.applyButton, ui.exportButton):
+            button.enabled = ready and not running
+        ui.fitButton.enabled = not running
+        ui.cancelButton.enabled = running
+        ui.previewButton.enabled = ready
+        if not ready:
+            ui.previewButton.checked = False
+        ui.applyButton.toolTip = _("Protect the whole volume.") if ready else _("Choose a volume and at least one segment first.")
+
+    # Segments
+
+    def _observeLabels(self, node: Any) -> None:
+        if node is self._observedLabels:
+            return
+        if self._observedLabels is not None:
+            for source, event in self._labelEvents(self._observedLabels):
+                self.removeObserver(source, event, self._onParametersChanged)
+        self._observedLabels = node
+        if node is not None:
+            for source, event in self._labelEvents(node):
+                self.addObserver(source, event, self._onParametersChanged)
+
+    def _labelEvents(self, node: Any) -> list[tuple[Any, Any]]:
+        if not node.IsA("vtkMRMLSegmentationNode"):
+            return [(node, node.ImageDataModifiedEvent)]
+        kinds = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
+        return [(node.GetSegmentation(), getattr(slicer.vtkSegmentation, kind)) for kind in kinds]
+
+    def _listSegments(self) -> None:
+        segments = segmentsOf(self.parameters.labels)
+        skipped = self.parameters.skippedSegments
+        listed, checked = self.ui.segmentsList, [i not in skipped for i, _name in segments]
+        if segments != self._listed:
+            self._listed = segments
+            listed.clear()
+            for _i, name in segments:
+                item = qt.QListWidgetItem(name)
+                item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+                listed.addItem(item)
+        for row, isChecked in enumerate(checked):
+            listed.item(row).setCheckState(qt.Qt.Checked if isChecked else qt.Qt.Unchecked)
+
+    def _onSegmentChecked(self, item: Any) -> None:
+        if self._updating:
+            return
+        states = [self.ui.segmentsList.item(row).checkState() for row in range(len(self._listed))]
+        skipped = [i for (i, _name), state in zip(self._listed, states, strict=True) if state != qt.Qt.Checked]
+        elsewhere = [i for i in self.parameters.skippedSegments if i not in dict(self._listed)]
+        self.parameters.skippedSegments = elsewhere + skipped
+
+    def _onMethodChosen(self, indexOrText: Any = None) -> None:
+        if not self._updating and self.parameters is not None:
+            self.parameters.method = METHODS[self.ui.methodSelector.currentIndex]
+
+    # Preview
+
+    def _onPreviewToggled(self, on: bool) -> None:
+        self.ui.afterButton.enabled = on
+        if on and self._ready(ensureDependencies):
+            self.timer.start()
+            self._updatePreview()
+        elif on:
+            self.ui.previewButton.checked = False
+        else:
+            self.ui.afterButton.checked = False
+            self.ui.previewStatisticsLabel.text = ""
+            self._follow(None)
+            self.previewer.stop()
+
+    def _updatePreview(self, caller: Any = None, event: Any = None) -> None:
+        """Ask for the slab at the current slice, if a preview is on."""
+        if not self.ui.previewButton.checked or self.parameters is None or self.parameters.volume is None:
+            return
+        volume = self.parameters.volume
+        view = viewAlong(volume)
+        self._follow(view)
+        current = None if view is None else sliceIn(volume, view)
+        if current is None:
+            self.ui.previewStatisticsLabel.text = _("No slice view shows this volume's slices.")
+            return
+        asked = (self.parameters.labels, chosenSegments(self.parameters), settingsOf(self.parameters))
+        try:
+            self.previewer.request(volume, *asked, current, self.parameters.slabThickness)
+        except MedProtectError as error:
+            self._onPreviewFailed(error)
+
+    def _follow(self, view: Any) -> None:
+        if view is self._followed:
+            return
+        if self._followed is not None:
+            self.removeObserver(self._followed, vtk.vtkCommand.ModifiedEvent, self._updatePreview)
+        self._followed = view
+        if view is not None:
+            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._updatePreview)
+
+    def _onLookChanged(self, value: Any = None) -> None:
+        if self.parameters is None:
+            return
+        looks = (
+            Look(self.parameters.showFirst, self.parameters.opacityFirst),
+            Look(self.parameters.showSecond, self.parameters.opacitySecond),
+        )
+        names = (self.ui.firstCheckBox.text, self.ui.secondCheckBox.text)
+        self.previewer.draw(dict(zip(names, looks, strict=True)), bool(self.ui.afterButton.checked))
+
+    def _onSlabShown(self, preview: Preview, slab: SlabPreview) -> None:
+        ui, window, bound = self.ui, preview.plan.window, preview.plan.bound
+        names = preview.plan.method.component_names
+        if names[:2] != (ui.firstCheckBox.text, ui.secondCheckBox.text)[: len(names)]:
+            ui.firstCheckBox.text = names[0]
+            ui.secondCheckBox.text = names[1] if len(names) > 1 else ""
+            self._onLookChanged()
+        for widget in (ui.secondCheckBox, ui.secondOpacitySlider, ui.secondLabel):
+            widget.visible = len(names) > 1
+        ui.boundLabel.text = _("{bound:.3g} {unit} ({n:.3g}/255 of {low:g} … {high:g})").format(
+            bound=bound * window.width, unit=window.unit, n=bound * 255, low=window.low, high=window.high
+        )
+        where = _("Slice {first}").format(first=slab.slices.start)
+        if slab.slices.stop - slab.slices.start > 1:
+            where = _("Slices {first} to {last}").format(first=slab.slices.start, last=slab.slices.stop - 1)
+        if slab.statistics is None:
+            held = preview.slices
+            ui.previewStatisticsLabel.text = _("{where}: nothing is protected here. The segments lie in slices {first} to {last}.").format(
+                where=where, first=held.start, last=held.stop - 1
+            )
+            return
+        rows = statisticRows(slab.statistics.as_record(), window.unit)
+        ui.previewStatisticsLabel.text = "\n".join([where, *(f"{label}: {value}" for label, value in rows)])
+
+    def _onPreviewFailed(self, error: Exception) -> None:
+        self.ui.previewStatisticsLabel.text = self._told(error)
+
+    # Jobs
+
+    def _onApply(self, clicked: Any = None) -> None:
+        parameters = self.parameters
+        assert self.logic is not None
+        logic = self.logic
+        self._start(
+            lambda tell: logic.protectTask(
+                parameters.volume, parameters.labels, chosenSegments(parameters), settingsOf(parameters), tell=tell
+            ),
+            self._onProtected,
+        )
+
+    def _onExport(self, clicked: Any = None) -> None:
+        p = self.parameters
+        assert self.logic is not None
+        logic = self.logic
+        self._start(
+            lambda tell: logic.exportTask(
+                p.volume,
+                p.labels,
+                p.exportFolder,
+                p.privateFolder,
+                chosenSegments(p),
+                settingsOf(p),
+                fileFormat=p.exportFormat,
+                overwrite=p.overwrite,
+                tell=tell,
+            ),
+            lambda answer: self._say(
+                _("Written: {file}. Keep {private} to yourself.").format(file=answer["protected"], private=answer["private"])
+            ),
+        )
+
+    def _onFit(self, clicked: Any = None) -> None:
+        p = self.parameters
+        assert self.logic is not None
+        logic = self.logic
+
+        def makeTask(tell: Tell) -> Task:
+            if p.fitOn == FitOn.FOLDER:
+                dataset, dimension = p.fitFolder, p.fitDimension.value
+            else:
+                dataset = [(p.volume, p.labels)] if p.fitOn == FitOn.SELECTED else logic.labelledVolumes()
+                flat = [v for v, _labels in dataset if v is not None and v.GetImageData() and v.GetImageData().GetDimensions()[2] == 1]
+                dimension = 2 if flat else 3
+            return logic.fitTask(dataset, p.fitProfile, settingsOf(p), dimension, p.fitSteps, tell)
+
+        self._start(makeTask, self._onFitted)
+
+    def _start(self, makeTask: Callable[[Tell], Task], onDone: Callable[[Any], None]) -> None:
+        if self.task is not None or not self._ready(ensureDependencies):
+            return
+        try:
+            self.task = makeTask(self._tell)
+        except Exception as error:
+            self._say(self._told(error))
+            return
+        self._onDone = onDone
+        self.ui.progressBar.visible = True
+        self._tell(0.0, _("Preparing"))
+        self._enableButtons()
+        self.timer.start()
+
+    def _ready(self, check: Callable[[], None]) -> bool:
+        try:
+            check()
+        except Exception as error:
+            self._say(self._told(error))
+            return False
+        return True
+
+    def _onCancel(self, clicked: Any = None) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            self.ui.cancelButton.enabled = False
+            self._say(_("Ending the job…"))
+
+    def _onTimer(self) -> None:
+        self.previewer.poll()
+        if self.task is not None and self.task.advance():
+            task, self.task = self.task, None
+            self.ui.progressBar.visible = False
+            self._conclude(task)
+            self._enableButtons()
+        if self.task is None and not self.ui.previewButton.checked:
+            self.timer.stop()
+
+    def _conclude(self, task: Task) -> None:
+        assert self._onDone is not None
+        if isinstance(task.error, Cancelled) or (task.cancelled and task.error is not None):
+            self._say(_("Cancelled. Nothing was kept."))
+        elif task.error is not None:
+            self._say(self._told(task.error))
+        else:
+            self._onDone(task.value)
+
+    def _onProtected(self, result: ProtectResult) -> None:
+        self.ui.previewButton.checked = False
+        original = result.volume.GetNodeReference("MedProtect.Original")
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if original is not None and composite.GetBackgroundVolumeID() == original.GetID():
+                composite.SetBackgroundVolumeID(result.volume.GetID())
+        summary = [f"{label}: {value}" for label, value in statisticRows(result.statistics, result.unit)[:5]]
+        self._say("\n".join([_("Done: '{name}'.").format(name=result.volume.GetName()), *summary, *result.messages]))
+
+    def _onFitted(self, answer: dict[str, Any]) -> None:
+        self.parameters.profile = answer["profile"]
+        self._say(_("Fitted: {file}. It is used from now on; keep it private.").format(file=answer["profile"]))
+
+    def _tell(self, fraction: float, text: str) -> None:
+        self.ui.progressBar.value = round(1000 * fraction)
+        if self.task is None or not self.task.cancelled:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.ui.statusLabel.text = text
+
+    def _told(self, error: BaseException) -> str:
+        """An error for the person at the panel; what nobody has foreseen goes to the log as well."""
+        if isinstance(error, MedProtectError):
+            return inModuleWords(str(error))
+        logging.error("MedProtect: unexpected error", exc_info=error)
+        return _("Something unforeseen happened: {error}. The log says more.").format(error=error)
+
+    # The scene
+
+    def _onSceneStartClose(self, caller: Any, event: Any) -> None:
+        self.previewer.stop(sceneIsClosing=True)
+        self.ui.previewButton.checked = False
+        if self.task is not None:
+            self.task.cancel()
+        self._setParameterNode(None)
+
+    def _onSceneEndClose(self, caller: Any, event: Any) -> None:
+        self._initializeParameterNode()
+
+    def _onSceneStartSave(self, caller: Any, event: Any) -> None:
+        """The preview is not part of the scene that is saved."""
+        self.previewer.stop()
+
+    def _onSceneEndSave(self, caller: Any, event: Any) -> None:
+        self._updatePreview()

@@ -1,0 +1,103 @@
+"""Make the pictures of this folder: ``python Resources/Screenshots/make_screenshots.py``.
+
+slices.png and preview.png are blended by MRML's own slice logic (slicer-core) from the nodes that the module makes;
+panel.png is the module's real panel in the project's widget harness. None of them was made in 3D Slicer itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "Testing"), str(ROOT)]
+
+import numpy as np
+import slicer
+from PIL import Image, ImageDraw, ImageFont
+from vtk.util.numpy_support import vtk_to_numpy
+
+from slicer_harness.fixtures import SAMPLE, load_segmentation, load_volume, segment_id, show, wait
+from slicer_harness.install import install
+
+SIZE = (560, 440)
+HERE = Path(__file__).parent
+LIVER_SLICE = 15
+
+
+def picture(view: Any) -> Image.Image:
+    """What a slice view shows, blended by MRML."""
+    producer = view.GetImageDataConnection().GetProducer()
+    producer.Update()
+    image = producer.GetOutputDataObject(0)
+    width, height, _ = image.GetDimensions()
+    rgba = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)
+    return Image.fromarray(np.ascontiguousarray(rgba[::-1, :, :3]))
+
+
+def captioned(images: list[Image.Image], captions: list[str]) -> Image.Image:
+    """Pictures in a row with a line of text below each."""
+    strip, font = 26, ImageFont.load_default(15)
+    whole = Image.new("RGB", (sum(i.width for i in images) + 6 * (len(images) - 1), images[0].height + strip), "white")
+    at = 0
+    for image, caption in zip(images, captions, strict=True):
+        whole.paste(image, (at, 0))
+        ImageDraw.Draw(whole).text((at + 6, image.height + 5), caption, "black", font)
+        at += image.width + 6
+    return whole
+
+
+def main() -> None:
+    application = install()
+    from MedProtect import MedProtectWidget
+
+    volume, segmentation = load_volume(SAMPLE / "ct.nii.gz", "CT"), load_segmentation(SAMPLE / "labels.seg.nrrd", "Organs")
+    volume.GetDisplayNode().SetAutoWindowLevel(False)
+    volume.GetDisplayNode().SetWindowLevel(400.0, 40.0)
+    show(volume)
+    for view in application.views.values():
+        view.ResizeSliceNode(*SIZE)
+        view.FitSliceToBackground()
+    panel = MedProtectWidget()
+    panel.setup()
+    panel.parent.resize(460, 960)
+    panel.parent.show()
+    liver = segment_id(segmentation, "liver")
+    panel.parameters.skippedSegments = [i for i in segmentation.GetSegmentation().GetSegmentIDs() if i != liver]
+    red = application.views["Red"]
+    red.SetSliceOffset(volume.GetOrigin()[2] + LIVER_SLICE * volume.GetSpacing()[2])
+    before = picture(red)
+    panel.ui.previewButton.click()
+    wait(lambda: not panel.previewer.busy)
+    both = picture(red)
+    panel.ui.secondCheckBox.click()
+    contour = picture(red)
+    panel.ui.firstCheckBox.click()
+    panel.ui.secondCheckBox.click()
+    texture = picture(red)
+    panel.ui.secondCheckBox.click()
+    panel.ui.afterButton.click()
+    after = picture(red)
+    captioned([before, after], ["before", "after: what would be published (4/255 of the window)"]).save(
+        HERE / "before_after.png", optimize=True
+    )
+    captioned([both, contour, texture], ["both components", "contour", "texture"]).save(HERE / "preview.png", optimize=True)
+    panel.ui.afterButton.click()
+    panel.ui.firstCheckBox.click()
+    panel.ui.secondCheckBox.click()
+    for _ in range(20):
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    grabbed = HERE / "panel.png"
+    panel.parent.grab().save(str(grabbed))
+    captioned([Image.open(grabbed).convert("RGB")], ["rendered by the test harness, not by 3D Slicer"]).save(grabbed, optimize=True)
+    panel.ui.previewButton.click()
+    assert np.array_equal(np.asarray(picture(red)), np.asarray(before)), "the views must be as they were"
+    panel.cleanup()
+    application.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+# Slicer would write the package here.
