@@ -30,8 +30,8 @@ class MedProtect(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["MedProtect contributors"]
         parent.helpText = _(
-            "Adds a bounded perturbation in and around the segments of an image, so that segmentation models trained on "
-            "the published image without permission fail on clean images. Choose a volume and a segmentation, look at the preview, "
+            "Adds a bounded perturbation in and around the segments of an image, meant to make segmentation models that are trained "
+            "on the published image without permission fail on clean images. Choose a volume and a segmentation, look at the preview, "
             "press Apply, export. Protection is not de-identification, and a protected image is not meant for diagnosis."
         )
         parent.acknowledgementText = _(

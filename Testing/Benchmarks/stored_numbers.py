@@ -13,10 +13,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "Testing" / "Python"))
+sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "Testing" / "Python")]
 
-from conftest import SAMPLES  # noqa: E402 (the tests' folder is no package)
 from test_real_cases import SHARED_CASES, check, chest_as_nrrd  # noqa: E402
+
+from samples import SAMPLES  # noqa: E402 (the tests' folder is no package)
 
 CT = SAMPLES / "totalseg_ct"
 Row = list[tuple[Path, Path, tuple[str, ...]]]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "Resources" / "SampleData"
-SHARED = Path(os.environ.get("MEDPROTECT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+from samples import SAMPLES, SHARED
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES
 
 from MedProtectLib import Profile, read_volume
 from MedProtectLib.cli.main import main
+from samples import SAMPLES
 
 Run = Callable[..., tuple[int, str, str]]
 NODULES = SAMPLES / "lidc_nodules"

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAMPLES
 
 from MedProtectLib import LabelMap, Profile, Protector, Volume, read_labels, read_volume
 from MedProtectLib.errors import MedProtectError, UsageError
@@ -34,6 +33,7 @@ from MedProtectLib.protector import channel_case
 from MedProtectLib.regions import find_regions
 from MedProtectLib.volume import Geometry
 from MedProtectLib.window import IntensityWindow
+from samples import ROOT, SAMPLES
 
 BOUND = 8 / 255
 

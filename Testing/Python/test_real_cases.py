@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import SAMPLES
 from scipy.ndimage import maximum_filter
 from skimage.metrics import structural_similarity
 
 from MedProtectLib import Protector, read_labels, read_volume
 from MedProtectLib.job import write_and_reread
 from MedProtectLib.window import IntensityWindow
+from samples import SAMPLES
 
 TARGET, EPSILON = 50.1, 4 / 255
 SHARED_CASES = {
