@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.profile import HEADER, SCHEMA, Profile
+from MedProtectLib.profile import HEADER, SCHEMA, Profile, shipped_profile
+from samples import SAMPLES
 
 
 def small(**more: object) -> Profile:
@@ -77,3 +78,14 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(MedProtectError, match="not a MedProtect profile"):
         Profile.load(path)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_shipped_profiles_are_public_and_saw_no_case_that_is_scored(dimension: int) -> None:
+    path = shipped_profile("umed", dimension)
+    assert path is not None
+    profile = Profile.load(path)
+    lists = [json.loads((SAMPLES / "splits" / f"{name}.json").read_text()) for name in ("hippocampus", "lidc_nodules")]
+    assert profile.public
+    assert sorted(profile.training["cases"]) == sorted(case for each in lists for case in each["profile"])
+    assert "CC BY" in profile.training["note"]

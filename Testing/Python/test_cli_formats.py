@@ -1,0 +1,66 @@
+"""One case through the command line in every format: the stored file keeps type and grid, and verify agrees with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedProtectLib import read_volume
+from MedProtectLib.cli.main import main
+
+FORMATS = {
+    ".nrrd": ("int16", 3),
+    ".nhdr": ("uint16", 3),
+    ".mha": ("float32", 3),
+    ".mhd": ("int32", 3),
+    ".nii": ("float64", 3),
+    ".nii.gz": ("uint8", 3),
+    ".hdr": ("int16", 3),
+    ".png": ("uint8", 2),
+    "_rgb.png": ("uint8", 2),
+    ".tif": ("uint16", 2),
+    "_rgb.tif": ("uint8", 2),
+}
+
+
+def made(folder: Path, ending: str) -> tuple[Path, Path]:
+    """An image with smooth noise and its labels in one format; RGB where the name says so."""
+    dtype, dimension = FORMATS[ending]
+    rng = np.random.default_rng(1)
+    shape = (10, 36, 40)[-dimension:] + ((3,) if "rgb" in ending else ())
+    values = rng.normal(120, 25, shape).clip(1, 254) * (1 if dtype in ("uint8", "float32", "float64") else 7)
+    labels = np.zeros(shape[:dimension], np.uint8)
+    labels[(slice(2, 8), slice(8, 28), slice(10, 30))[-dimension:]] = 1
+    image, mask = folder / f"case{ending}", folder / ("mask.nrrd" if dimension == 3 else "mask.png")
+    if ".nii" in ending or ending == ".hdr":
+        affine = np.diag([-0.9, -0.8, 2.5, 1])
+        stored = (nib.Nifti1Image if ".nii" in ending else nib.Nifti1Pair)(values.astype(dtype).T, affine)
+        nib.save(stored, image)
+        nib.save(nib.Nifti1Image(labels.T, affine), mask := folder / "mask.nii.gz")
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(values.astype(dtype), isVector="rgb" in ending), image)
+        sitk.WriteImage(sitk.GetImageFromArray(labels), mask)
+    return image, mask
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_protect_and_verify(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    image, labels = made(tmp_path / "in", ending)
+    arguments = ["protect", image, "--labels", labels, "--output", tmp_path / "out", "--bound", "8/255", "--json"]
+    assert main([str(a) for a in arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    before, after = read_volume(image), read_volume(told["protected"])
+    assert Path(told["protected"]).name == f"case{ending.replace('.', '_protected.', 1)}"
+    assert (after.array.dtype, after.array.shape) == (before.array.dtype, before.array.shape)
+    assert after.geometry == before.geometry
+    assert told["statistics"]["changed_outside_regions"] == 0
+    assert told["statistics"]["changed_fraction"] >= 0.5
+    assert told["statistics"]["max_abs_change"][0] <= 8 / 255 * (1 + 1e-6)
+    assert main([str(a) for a in ("verify", image, told["protected"], "--labels", labels, "--json")]) == 0
+    assert json.loads(capsys.readouterr().out)["statistics"]["psnr_db"] == pytest.approx(told["statistics"]["psnr_db"])
