@@ -84,6 +84,7 @@ def test_shared_cases(name: str, shared_data: Path, tmp_path: Path) -> None:
         check(shared_data / image, shared_data / labels, tmp_path)
 
 
+@pytest.mark.timeout(900)
 def test_every_shared_hippocampus(shared_data: Path, tmp_path: Path) -> None:
     for image in sorted((shared_data / "msd_hippocampus" / "imagesTr").glob("*.nii.gz")):
         check(image, shared_data / "msd_hippocampus" / "labelsTr" / image.name, tmp_path)

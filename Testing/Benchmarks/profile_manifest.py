@@ -1,6 +1,6 @@
 """Write the manifest of the cases that the shipped profiles are fitted on, from the split lists and a folder of the datasets.
 
-    python Resources/SampleData/profile_manifest.py DATA profile_cases.csv
+    python Testing/Benchmarks/profile_manifest.py DATA profile_cases.csv
     medprotect fit profile_cases.csv --output MedProtectLib/profiles/umed_3d.medprotect --public ...
 
 DATA holds msd_hippocampus/{imagesTr,labelsTr} and lidc_nodules/{image,nodule_mask}, as downloaded from their sources.
@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-SPLITS = Path(__file__).parent / "splits"
+SPLITS = Path(__file__).parents[2] / "Resources" / "SampleData" / "splits"
 FOLDERS = {
     "hippocampus": ("msd_hippocampus/imagesTr", "msd_hippocampus/labelsTr"),
     "lidc_nodules": ("lidc_nodules/image", "lidc_nodules/nodule_mask"),
