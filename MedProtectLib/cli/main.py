@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -47,6 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         refuse(as_json, "cancelled: what was not complete was removed.")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        refuse(
+            as_json,
+            f"{error.filename or 'input or output'}: {error.strerror or error}. Check the path, the permissions and the free space.",
+        )
         return 1
     except MemoryError:
         refuse(as_json, "not enough memory for this image. Close other programs or use a machine with more memory.")

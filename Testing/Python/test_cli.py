@@ -123,6 +123,12 @@ def test_methods_lists_umed(run: Run) -> None:
     assert "umed" in run("methods")[1]
 
 
+def test_a_reader_that_stops_reading_is_no_traceback() -> None:
+    command = f'"{sys.executable}" -m MedProtectLib methods --json'
+    done = subprocess.run(f"{command} | true", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
 def test_progress_as_json_lines(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--progress", "json")
     assert code == 0
