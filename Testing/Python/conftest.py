@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samples import SAMPLES, SHARED
+from MedProtectLib.cli.main import main
+from samples import SAMPLES, SHARED, Run
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,15 @@ def hippocampus() -> tuple[Path, Path]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the command line in this process: arguments -> exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

@@ -5,28 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from MedProtectLib import Profile, read_volume
-from MedProtectLib.cli.main import main
-from samples import SAMPLES
+from samples import SAMPLES, Run
 
-Run = Callable[..., tuple[int, str, str]]
 NODULES = SAMPLES / "lidc_nodules"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(a) for a in arguments])
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def nodules() -> list[tuple[Path, str]]:
