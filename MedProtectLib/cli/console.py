@@ -54,7 +54,7 @@ class Notices(logging.Handler):
 
 def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
     """The result on stdout: one JSON object with --json, else the text."""
-    print(json.dumps({"ok": True, **content}) if arguments.json else text)
+    print(json.dumps({"ok": True, **content}) if arguments.json else text, flush=True)
 
 
 def refuse(as_json: bool, message: str) -> None:
