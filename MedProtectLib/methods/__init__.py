@@ -16,6 +16,7 @@ _HOME = {
     "sep": "MedProtectLib.methods.sep:SEP",
     "lsp": "MedProtectLib.methods.lsp:LSP",
     "ar": "MedProtectLib.methods.ar:AR",
+    "weave": "MedProtectLib.methods.weave:Weave",
 }
 
 METHODS = tuple(_HOME)

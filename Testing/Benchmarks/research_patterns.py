@@ -1,0 +1,126 @@
+"""Victims on simple patterns, the first question of every idea in Documentation/Research.md.
+
+    python Testing/Benchmarks/research_patterns.py busi_native --work ../audit_work --patterns none checker blocks --psnr 50.1 --steps 400
+
+Patterns are scaled to the PSNR (whole image, at most 8/255), rounded to 1/255 in pictures and added in memory. One JSON line a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from audit_data import DATASETS, dataset_of
+from scipy.ndimage import binary_dilation, distance_transform_edt
+
+from MedProtectLib.audit.data import AuditData, Sample
+from MedProtectLib.audit.registry import regime_of
+from MedProtectLib.audit.training import score, train_victim
+
+LARGEST = 8 / 255
+BAND = 3
+Pattern = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def checker(inside: np.ndarray, cell: int = 1) -> np.ndarray:
+    """+-1 in cubes of ``cell`` voxels, on the grid of a mask ([k,] j, i)."""
+    return 1.0 - 2.0 * (sum(places // cell for places in np.indices(inside.shape)) % 2)
+
+
+def band(inside: np.ndarray) -> np.ndarray:
+    """What lies around a mask, ``BAND`` voxels wide."""
+    return binary_dilation(inside, iterations=BAND) & ~inside
+
+
+def rim(inside: np.ndarray, width: float) -> np.ndarray:
+    """The outermost ``width`` voxels of a mask."""
+    return inside & (distance_transform_edt(np.pad(inside, 1))[(slice(1, -1),) * inside.ndim] <= width)
+
+
+def domains(inside: np.ndarray, edge: int) -> np.ndarray:
+    """Random signs in blocks of ``edge`` voxels, the same for every image."""
+    count = max(inside.shape) // edge + 1
+    signs = np.random.default_rng(3).choice([-1.0, 1.0], (count,) * inside.ndim)
+    return signs[tuple(places // edge for places in np.indices(inside.shape))]
+
+
+PATTERNS: dict[str, Pattern | None] = {
+    "none": None,
+    "noise": lambda inside, rng: rng.choice([-1.0, 1.0], inside.shape) * inside,
+    "checker": lambda inside, rng: checker(inside) * inside,
+    "checker_band": lambda inside, rng: checker(inside) * (inside | band(inside)),
+    "turned": lambda inside, rng: checker(inside) * (1.0 * inside - band(inside)),
+    "contour_only": lambda inside, rng: checker(inside) * (rim(inside, BAND) | band(inside)),
+    "rim": lambda inside, rng: checker(inside) * rim(inside, 10),
+    "blocks": lambda inside, rng: checker(inside, 2) * inside,
+    "blocks_rim": lambda inside, rng: checker(inside, 2) * rim(inside, 10),
+    "blocks_domains": lambda inside, rng: checker(inside, 2) * domains(inside, 16) * inside,
+    "octaves": lambda inside, rng: (checker(inside) + checker(inside, 2)) / 2 * inside,
+    "turned_octaves": lambda inside, rng: (checker(inside) + checker(inside, 2)) / 2 * (1.0 * inside - band(inside)),
+}
+
+
+def at_psnr(pattern: np.ndarray, psnr_db: float, step: float, rng: np.random.Generator) -> np.ndarray:
+    """The pattern (whatever scale) at a PSNR, within ``LARGEST``, in whole steps: rounded up or down by chance, the mean kept."""
+    chance, budget = rng.random(pattern.shape), 10 ** (-psnr_db / 10) * pattern.size
+
+    def scaled(factor: float) -> np.ndarray:
+        size = np.minimum(np.abs(pattern) * factor, LARGEST)
+        size = np.floor(size / step + chance) * step if step else size
+        return np.sign(pattern) * np.minimum(size, LARGEST)
+
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.sum(scaled(middle) ** 2) <= budget else (low, middle)
+    return scaled(low)
+
+
+def protected(data: AuditData, pattern: Pattern, psnr_db: float, seed: int) -> tuple[list[Sample], list[float]]:
+    """The training samples with a pattern, and the PSNR of each in dB."""
+    images, reached = {}, []
+    for n, sample in enumerate(data.samples("train")):
+        rng = np.random.default_rng([seed, n])
+        change = at_psnr(pattern(sample.target > 0, rng), psnr_db, 1 / 255 if data.dimension == 2 else 0.0, rng)
+        images[sample.case.name] = sample.image + change
+        reached.append(-10 * np.log10(np.mean(change**2)))
+    return data.samples("train", images), reached
+
+
+def main() -> None:
+    """Train and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--patterns", nargs="+", choices=PATTERNS, default=list(PATTERNS))
+    parser.add_argument("--psnr", type=float, default=50.1)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--regime", default="none")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    data = dataset_of(given.dataset, given.work)
+    for name in given.patterns:
+        pattern = PATTERNS[name]
+        released, reached = (data.samples("train"), []) if pattern is None else protected(data, pattern, given.psnr, 0)
+        for seed in given.seeds:
+            trained = train_victim(data, released, regime_of(given.regime), seed=seed, steps=given.steps)
+            found = {
+                "dataset": given.dataset,
+                "pattern": name,
+                "regime": given.regime,
+                "seed": seed,
+                "steps": given.steps or data.setting.steps,
+            }
+            found["psnr_db"] = round(float(np.mean(reached)), 2) if reached else None
+            for when, predictor in (("dsc", trained.last), ("dsc_best_epoch", trained.best)):
+                found[when] = round(score(predictor, data.samples("test"), data, distances=False).mean, 3)
+            print(json.dumps(found | {"loss": round(trained.loss, 3), "curve": trained.curve}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
