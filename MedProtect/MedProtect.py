@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import unittest
 from pathlib import Path
 
 import slicer
@@ -44,15 +45,19 @@ class MedProtect(ScriptedLoadableModule):
 
 
 class MedProtectTest(ScriptedLoadableModuleTest):
-    """The part of the tests that needs nothing but Slicer, on a small volume that is made here."""
+    """Three checks on a small volume that is made here, and in a source tree all tests of the module, on the real widgets."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
-    def runTest(self):
+    def runTest(self, only=""):
         for test in (self.test_protect, self.test_preview, self.test_export):
             self.setUp()
             test()
+        try:
+            self.test_all_that_the_source_tree_has(only)
+        except unittest.SkipTest as reason:
+            self.delayDisplay(str(reason))
         self.delayDisplay(_("Test passed"))
 
     def test_protect(self):
@@ -74,3 +79,9 @@ class MedProtectTest(ScriptedLoadableModuleTest):
         from MedProtectSlicer.selftest import checkExport, phantom
 
         checkExport(self, *phantom())
+
+    def test_all_that_the_source_tree_has(self, only=""):
+        """Testing/Python/module, if it is there, by pytest in this process; ``only`` is a selection as pytest's -k."""
+        from MedProtectSlicer.selftest import runSourceTests
+
+        runSourceTests(self, only)

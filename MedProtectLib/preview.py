@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.methods import Method
-from MedProtectLib.methods.base import CONTEXT, Component
-from MedProtectLib.protector import Components, Plan, Protector, apply_counts, channel_case, region_of
+from MedProtectLib.methods.base import CONTEXT, Component, Halo
+from MedProtectLib.protector import Components, Plan, Protector, apply_counts, channel_cases, stored_components
 from MedProtectLib.regions import Box, Regions, grown, within
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Geometry, LabelMap, Volume
@@ -71,7 +68,7 @@ class Preview:
         return self._protected_slab(slices, inside, original, touched)
 
     def _protected_slab(self, slices: slice, inside: slice, original: Volume, touched: int) -> SlabPreview:
-        plan, window = self.plan, self.plan.window
+        plan = self.plan
         in_volume = regions_of(plan.regions, inside)
         in_slab = replace(in_volume, box=within(in_volume.box, (slices, slice(0, None), slice(0, None))))
         parts = self._parts(in_volume)
@@ -79,48 +76,30 @@ class Preview:
         share = (self.volume.geometry.shape[0] / original.geometry.shape[0]) * (touched / int(self._touched.sum()))
         counts = self.protector.quantise(parts, original, slab_plan, share)
         protected = apply_counts(original, in_slab, counts, plan.levels)
-        masks = {name: region_of(parts[0][name], in_slab) for name in plan.method.component_names}
-        change = (counts * (plan.levels.step * abs(original.slope) / window.width)).astype(np.float32)
-        components = Components(change, masks, in_slab, original.geometry.shape)
-        return SlabPreview(slices, original, protected, components, measure(original, protected, in_slab, window, plan.bound))
+        components = stored_components(parts, counts, original, slab_plan)
+        return SlabPreview(slices, original, protected, components, measure(original, protected, in_slab, plan.windows, plan.bound))
 
     def _parts(self, regions: Regions) -> list[dict[str, Component]]:
         """The components of every channel on some slices of the regions."""
-        reach = reach_of(self.plan.method)
-        if reach is not None:
-            return self._perturb(regions, self._context(regions.box, *reach))
+        halo = self.plan.method.halo
+        if halo is not None:
+            return self._perturb(regions, self._context(regions.box, halo))
         if self._whole is None:
             self._whole = self._perturb(self.plan.regions, None)
         k = within(regions.box, self.plan.regions.box)[0]
         return [{name: Component(part.values[k], part.limit[k]) for name, part in parts.items()} for parts in self._whole]
 
     def _perturb(self, regions: Regions, context: Box | None) -> list[dict[str, Component]]:
-        plan = self.plan
-        cases = [channel_case(self.volume, c, plan.classes, regions, plan.window, context) for c in self.volume.intensity_channels]
-        return plan.method.perturb_channels(cases, plan.bound)
+        cases = channel_cases(self.volume, replace(self.plan, regions=regions), context)
+        return self.plan.method.perturb_channels(cases, self.plan.bound)
 
-    def _context(self, box: Box, halo: int, alignment: int) -> Box:
-        """The part of the volume that generators of this reach must see for a box of slices."""
+    def _context(self, box: Box, halo: Halo) -> Box:
+        """The part of the volume that a method with this halo must see for a box of slices."""
         full = grown(self.plan.regions.box, (CONTEXT, CONTEXT, CONTEXT), self.volume.geometry.shape)
-        first, last = box[0].start - full[0].start, box[0].stop - full[0].start
-        start = full[0].start + max(0, first // alignment * alignment - halo)
-        stop = min(full[0].stop, full[0].start - (-last) // alignment * alignment + halo)
+        first, last, grid = box[0].start - full[0].start, box[0].stop - full[0].start, halo.alignment
+        start = full[0].start + max(0, first // grid * grid - halo.slices)
+        stop = min(full[0].stop, full[0].start - (-last) // grid * grid + halo.slices)
         return slice(start, stop), full[1], full[2]
-
-
-def reach_of(method: Method) -> tuple[int, int] | None:
-    """(halo, alignment) along k in voxels of a method that draws with generators of bounded reach; None where it needs the whole case."""
-    from torch import nn
-
-    from MedProtectLib.networks.unet import GeneratorUNet
-
-    networks = [part for value in vars(method).values() if isinstance(value, nn.Module) for part in value.modules()]
-    generators = [network for network in networks if isinstance(network, GeneratorUNet)]
-    if not generators:
-        return None
-    if method.planar:
-        return 0, 1
-    return max(g.halo for g in generators), max(g.alignment for g in generators)
 
 
 def slab_of(volume: Volume, slices: slice) -> Volume:

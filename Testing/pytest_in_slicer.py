@@ -1,4 +1,4 @@
-"""Run the library's tests with Slicer's Python: ``Slicer --testing --python-script Testing/pytest_in_slicer.py``."""
+"""Run all tests, those of the module too, with Slicer's Python: ``Slicer --testing --python-script Testing/pytest_in_slicer.py``."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,9 +28,10 @@ class Child:
     """``python -m MedProtectLib ARGUMENTS --json --progress json``. ``result`` is the object that it prints.
 
     :param onProgress: called with every :class:`Progress` in the main thread, from ``done``.
+    :param secrets: environment variables for what must not stand in a command line, which other users of a machine can read.
     """
 
-    def __init__(self, arguments: Sequence[str], onProgress: Callable[[Progress], None]) -> None:
+    def __init__(self, arguments: Sequence[str], onProgress: Callable[[Progress], None], secrets: Mapping[str, str] | None = None) -> None:
         self._onProgress = onProgress
         self._lines: list[str] = []
         self._output: list[str] = []
@@ -45,7 +46,7 @@ class Child:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env=_environment(),
+            env={**_environment(), **(secrets or {})},
             **_ownGroup(),
         )
         self._readers = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from slicer.i18n import tr as _
 
 STEPS = 32
 FAINTEST = 0.25
@@ -57,3 +58,13 @@ def paint(table: Any, looks: Mapping[str, Look]) -> None:
                 index = 2 * STEPS * number + size + (STEPS if sign == "+" else 0)
                 table.SetColor(index, f"{name} {sign}{size}", *colour, alpha)
     table.EndModify(wasModified)
+
+
+def legend(names: Sequence[str]) -> str:
+    """One line per component that says what its colours mean."""
+    lines = (
+        _("{component}: orange is brighter than before, blue darker"),
+        _("{component}: yellow is brighter than before, teal darker"),
+        _("{component}: pink is brighter than before, violet darker"),
+    )
+    return "\n".join(lines[number % len(lines)].format(component=name) for number, name in enumerate(names))

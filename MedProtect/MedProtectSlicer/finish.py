@@ -52,10 +52,11 @@ def fromFiles(protected: Path, record: Path, private: Path, dtype: np.dtype, mes
 
 
 def _shown(volume: Volume, dtype: np.dtype) -> np.ndarray:
-    """The voxels as Slicer would show the file: with the file's scale applied."""
+    """The voxels as Slicer would show the file: with the file's scale applied, in the type of the original node."""
     if (volume.slope, volume.intercept) == (1.0, 0.0):
-        return volume.array
-    return volume.in_units(volume.array).astype(dtype)
+        return volume.array.astype(dtype, copy=False)
+    units = volume.in_units(volume.array)
+    return (np.rint(units) if dtype.kind in "iu" else units).astype(dtype)
 
 
 def _inUnits(counts: np.ndarray, step: float) -> np.ndarray:

@@ -8,11 +8,17 @@ from slicer.i18n import tr as _
 
 
 class ExportFormat(Enum):
-    """The value is the file name's extension, empty for that of the file that the volume was loaded from."""
+    """The value is the file name's extension, None where what the volume was loaded from decides."""
 
     NRRD = ".nrrd"
     NIFTI = ".nii.gz"
-    ORIGINAL = ""
+    DICOM = "DICOM"
+    ORIGINAL = None
 
     def label(self) -> str:
-        return {"ORIGINAL": _("As the original file"), "NRRD": "NRRD (.nrrd)", "NIFTI": "NIfTI (.nii.gz)"}[self.name]
+        return {
+            "NRRD": "NRRD (.nrrd)",
+            "NIFTI": "NIfTI (.nii.gz)",
+            "DICOM": _("DICOM series (as it was loaded)"),
+            "ORIGINAL": _("As the original file"),
+        }[self.name]

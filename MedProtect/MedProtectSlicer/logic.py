@@ -20,6 +20,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
+from MedProtectLib.cli.options import PASSPHRASE_VARIABLE
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.progress import Progress
 from MedProtectSlicer import finish, staging
@@ -27,7 +28,7 @@ from MedProtectSlicer.child import Child
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import SceneCase, caseOf
 from MedProtectSlicer.parameters import MedProtectParameterNode
-from MedProtectSlicer.results import ProtectResult, addToScene
+from MedProtectSlicer.results import ProtectResult, addToScene, auditTable
 from MedProtectSlicer.settings import ProtectSettings
 from MedProtectSlicer.task import Story, Task, Work
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 Tell = Callable[[float, str], None]
 STEPS = ("read", "protect", "write", "measure", "report")
+AUDIT_ROWS, AUDIT_REPORT = "rows.jsonl", "audit.html"
+LONG_S = 120.0
 
 
 def silent(fraction: float, text: str) -> None:
@@ -49,8 +52,12 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
     Options are those of :class:`ProtectSettings`.
     """
 
-    def getParameterNode(self) -> MedProtectParameterNode:
-        return MedProtectParameterNode(super().getParameterNode())  # type: ignore[call-arg]
+    def getParameterNode(self) -> Any:
+        """The :class:`MedProtectParameterNode` of the scene."""
+        node = super().getParameterNode()
+        # The wrapper's observers cannot be removed. Were Python to drop the node meanwhile, its next change would call what is gone.
+        slicer.mrmlScene._medProtectParameterNode = node
+        return MedProtectParameterNode(node)  # type: ignore[call-arg]
 
     def protect(
         self,
@@ -161,6 +168,56 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
                 raise MedProtectError(_("The scene has no volume with a segmentation to fit on."))
         return Task(_fitStory(dataset, cases, Path(profile), _settings(settings, options), dimension, steps, tell))
 
+    def auditTask(
+        self,
+        dataset: str | Path,
+        output: str | Path,
+        settings: ProtectSettings | None = None,
+        quick: bool = True,
+        tell: Tell = silent,
+        **options: Any,
+    ) -> Task:
+        """Train networks on a dataset as it is and as it would be protected, and compare them on clean images, in a child process.
+
+        An audit that was cancelled goes on where it stopped when it is started again with the same folder.
+
+        :param dataset: folder or CSV manifest of originals with labels.
+        :param output: folder for the rows, the report and the work files; private, for it holds protected and original images.
+        :return: the task's value is the answer of ``medprotect audit`` with "report", the page, and "table", the node of the results.
+        """
+        if not str(dataset).strip():
+            raise MedProtectError(_("Choose the folder with the dataset to audit."))
+        if not str(output).strip():
+            raise MedProtectError(_("Choose the folder for the results of the audit."))
+        return Task(_auditStory(Path(dataset), Path(output), _settings(settings, options), quick, tell))
+
+    def restoreTask(
+        self,
+        protected: str | Path,
+        vault: str | Path,
+        key: str | Path,
+        output: str | Path,
+        passphrase: str = "",
+        overwrite: bool = False,
+        tell: Tell = silent,
+    ) -> Task:
+        """Write the exact original of a protected file, in a child process. The task's value is the answer of ``medprotect restore``.
+
+        :param protected: file as it was released; of a DICOM series its folder or any of its files.
+        :param vault: folder with the restore data of the release.
+        :param key: file with the key, and ``passphrase`` if it has one.
+        :param output: file, or folder of a DICOM series, to write; in another folder than the protected one.
+        """
+        for path, missing in (
+            (protected, _("Choose the protected file.")),
+            (vault, _("Choose the vault folder: the restore data of the release, in its private folder.")),
+            (key, _("Choose the key file of the release.")),
+            (output, _("Choose the file for the original.")),
+        ):
+            if not str(path).strip():
+                raise MedProtectError(missing)
+        return Task(_restoreStory(Path(protected), Path(vault), Path(key), Path(output), passphrase, overwrite, tell))
+
     def labelledVolumes(self) -> list[tuple[Any, Any]]:
         """Every volume of the scene that is the reference of a segmentation, with that segmentation."""
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
@@ -218,11 +275,29 @@ def _fitStory(
 ) -> Story:
     tell(0.0, _("Preparing"))
     with _workFolder() as folder:
-        source = (yield Work(_manifest, cases, folder)) if cases else dataset
+        source, modality = (yield Work(_manifest, cases, folder)) if cases else (dataset, None)
         words = ["fit", str(source), "--output", str(profile), "--dimension", str(dimension)]
-        words += replace(settings, profile=None, target_psnr=None).arguments()
+        words += replace(settings, profile=None, target_psnr=None).knowing(modality).arguments()
         words += [] if steps is None else ["--steps", str(steps)]
-        return (yield Child(words, lambda p: tell(p.done / max(1, p.total), _line(p))))
+        return (yield Child(words, _counting(tell)))
+
+
+def _auditStory(dataset: Path, output: Path, settings: ProtectSettings, quick: bool, tell: Tell) -> Story:
+    tell(0.0, _("Preparing"))
+    words = ["audit", str(dataset), "--output", str(output), *settings.auditArguments()]
+    words += [*(["--quick"] if quick else []), *(["--resume"] if (output / AUDIT_ROWS).is_file() else [])]
+    answer = yield Child(words, _counting(tell, main="audit"))
+    answer["report"] = str(output / AUDIT_REPORT)
+    answer["table"] = auditTable(_("Audit of {name}").format(name=dataset.name), answer["summary"])
+    return answer
+
+
+def _restoreStory(protected: Path, vault: Path, key: Path, output: Path, passphrase: str, overwrite: bool, tell: Tell) -> Story:
+    tell(0.0, _("Restoring"))
+    image = yield Work(staging.wholeImage, protected)
+    words = ["restore", str(image), "--vault", str(vault), "--key", str(key), "--output", str(output)]
+    secrets = {PASSPHRASE_VARIABLE: passphrase} if passphrase else {}
+    return (yield Child([*words, *(["--overwrite"] if overwrite else [])], _counting(tell), secrets))
 
 
 @contextmanager
@@ -232,41 +307,32 @@ def _workFolder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _protectArguments(image: Path, labels: Path, output: Path, private: Path, settings: ProtectSettings) -> list[str]:
+def _protectArguments(image: staging.Staged, labels: Path, output: Path, private: Path, settings: ProtectSettings) -> list[str]:
     places = ["--labels", str(labels), "--output", str(output), "--private", str(private)]
-    return ["protect", str(image), *places, *settings.arguments()]
+    return ["protect", *image.arguments(), *places, *settings.knowing(image.modality).arguments()]
 
 
-def _stage(case: SceneCase, folder: Path) -> tuple[Path, Path]:
+def _stage(case: SceneCase, folder: Path) -> tuple[staging.Staged, Path]:
     return staging.stagedImage(case, folder), staging.stagedLabels(case, folder)
 
 
-def _stageFor(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> tuple[Path, Path]:
-    from MedProtectLib.io import extension_of
-
-    intact = case.file is not None and staging.fileVolume(case) is not None
-    if fileFormat is ExportFormat.ORIGINAL and not intact:
-        raise MedProtectError(
-            _("'{name}' was changed after loading, or comes from no file that can be written back. Choose another format.").format(
-                name=case.volume.name
-            )
-        )
-    if intact and case.file is not None and fileFormat.value in ("", extension_of(case.file)):
-        return case.file, staging.stagedLabels(case, folder)
-    return staging.newImage(case, folder, fileFormat.value), staging.stagedLabels(case, folder)
+def _stageFor(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> tuple[staging.Staged, Path]:
+    return staging.imageIn(case, folder, fileFormat), staging.stagedLabels(case, folder)
 
 
-def _manifest(cases: Sequence[SceneCase], folder: Path) -> Path:
-    """The cases as files with a manifest that names them."""
-    path = folder / "manifest.csv"
+def _manifest(cases: Sequence[SceneCase], folder: Path) -> tuple[Path, str | None]:
+    """The cases as files with a manifest that names them, and their modality if it is known and the same."""
+    path, modalities = folder / "manifest.csv", set()
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("case", "image", "labels"))
         for number, case in enumerate(cases, start=1):
             place = folder / str(number)
             place.mkdir()
-            rows.writerow((f"{number} {case.volume.name}", *_stage(case, place)))
-    return path
+            image, labels = staging.singleFile(case, place), staging.stagedLabels(case, place)
+            modalities.add(image.modality)
+            rows.writerow((f"{number} {case.volume.name}", image.path, labels))
+    return path, modalities.pop() if len(modalities) == 1 else None
 
 
 def _steps(tell: Tell) -> Callable[[Progress], None]:
@@ -280,6 +346,19 @@ def _steps(tell: Tell) -> Callable[[Progress], None]:
     return at
 
 
+def _counting(tell: Tell, main: str = "") -> Callable[[Progress], None]:
+    """Progress of commands that count; where one has a ``main`` stage the others do not move the bar."""
+    reached = 0.0
+
+    def at(progress: Progress) -> None:
+        nonlocal reached
+        if main in ("", progress.stage):
+            reached = progress.done / max(1, progress.total)
+        tell(reached, _line(progress))
+
+    return at
+
+
 def _line(progress: Progress) -> str:
     stages = {
         "read": _("Reading"),
@@ -289,11 +368,20 @@ def _line(progress: Progress) -> str:
         "measure": _("Measuring"),
         "report": _("Writing the report"),
         "prepare": _("Preparing"),
+        "survey": _("Looking at the images"),
         "fit": _("Fitting"),
+        "audit": _("Training networks"),
     }
-    line = stages.get(progress.stage, progress.stage)
+    what, _with, method = progress.stage.partition(" with ")
+    line = stages.get(what, what) + (_(" with {method}").format(method=method) if method else "")
     if progress.stage not in STEPS:
         line += f" {progress.done}/{progress.total}"
     if progress.eta_s is not None:
-        line += ", " + _("{seconds:.0f} s left").format(seconds=progress.eta_s)
+        line += ", " + _left(progress.eta_s)
     return line
+
+
+def _left(seconds: float) -> str:
+    if seconds < LONG_S:
+        return _("{seconds:.0f} s left").format(seconds=seconds)
+    return _("{minutes:.0f} min left").format(minutes=seconds / 60)

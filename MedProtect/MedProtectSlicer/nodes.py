@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.volume import Geometry, LabelMap, Segment, Volume
+from MedProtectSlicer.dicom import seriesFiles
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 BINARY_LABELMAP = "Binary labelmap"
@@ -27,12 +28,14 @@ class SceneCase:
     """One volume of the scene with its labels, taken over in the main thread so that any thread may work on it.
 
     ``volume`` and ``labels`` hold the voxels as the nodes have them, in the volume's own space (without its parent transform).
-    ``file`` is the image file that the volume was read from and has not been changed since, None if there is none.
+    ``file`` is the image file that the volume was read from and has not been changed since, None if there is none. ``series`` are
+    the files of the DICOM series that it was loaded from, whether it has been changed since or not.
     """
 
     volume: Volume
     labels: LabelMap
     file: Path | None
+    series: tuple[Path, ...] = ()
 
 
 def caseOf(volumeNode: Any, labelsNode: Any, segmentIDs: Sequence[str] | None = None) -> SceneCase:
@@ -44,7 +47,7 @@ def caseOf(volumeNode: Any, labelsNode: Any, segmentIDs: Sequence[str] | None = 
     """
     volume = volumeOf(volumeNode)
     labels = labelsOf(labelsNode, segmentIDs, volumeNode, volume.geometry)
-    return SceneCase(volume, labels, originalFile(volumeNode))
+    return SceneCase(volume, labels, originalFile(volumeNode), seriesFiles(volumeNode))
 
 
 def volumeOf(node: Any) -> Volume:

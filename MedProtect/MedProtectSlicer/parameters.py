@@ -21,7 +21,7 @@ class Strength(Enum):
     TARGET_PSNR = "psnr"
 
     def label(self) -> str:
-        return {"BOUND": _("Full bound (strongest)"), "TARGET_PSNR": _("Down to a target PSNR")}[self.name]
+        return {"BOUND": _("Strongest (full bound)"), "TARGET_PSNR": _("Fainter (at a target PSNR)")}[self.name]
 
 
 class Window(Enum):
@@ -116,6 +116,13 @@ class MedProtectParameterNode:
     fitDimension: FitDimension = FitDimension.VOLUMES
     fitSteps: Annotated[int, WithinRange(1, 100000)] = 600
     fitProfile: str = ""
+    auditFolder: str = ""
+    auditOutput: str = ""
+    auditQuick: bool = True
+    restoreFile: str = ""
+    vaultFolder: str = ""
+    keyFile: str = ""
+    restoreOutput: str = ""
 
 
 def settingsOf(parameters: Any) -> ProtectSettings:

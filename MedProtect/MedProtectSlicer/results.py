@@ -85,6 +85,33 @@ def statisticRows(statistics: Mapping[str, Any], unit: str) -> list[tuple[str, s
     ]
 
 
+def auditTable(name: str, summary: Sequence[Mapping[str, Any]]) -> Any:
+    """A table node with what an audit has found, one row for every method, network and way of training."""
+    rows = [
+        (
+            line["method"],
+            line["victim"],
+            line["regime"],
+            line["score_name"],
+            _percent(line["score"]),
+            _againstNoise(line["against_noise"]),
+            _decibel(line["psnr_db"]),
+        )
+        for line in summary
+    ]
+    titles = (_("Data"), _("Network"), _("Training"), _("Score"), _("On clean images"), _("Against random noise"), _("PSNR"))
+    return _textTable(name, titles, rows)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _againstNoise(difference: Sequence[float] | None) -> str:
+    """Points by which the score differs from that of random noise, with half the width of its 95 % interval."""
+    return "-" if difference is None else f"{100 * difference[0]:+.1f} ± {100 * difference[1]:.1f}"
+
+
 def _decibel(value: float | None) -> str:
     return _("no change") if value is None else f"{value:.2f} dB"
 
@@ -137,9 +164,10 @@ def _putBeside(volumeNode: Any, node: Any) -> None:
 
 def _signedDisplay(volumeNode: Any, largest: float) -> Any:
     """Blue for less, black for unchanged, orange for more; the largest change gets the full colour."""
-    table = slicer.mrmlScene.GetFirstNodeByName("MedProtect signed change")
+    name = _("MedProtect signed change")
+    table = slicer.mrmlScene.GetFirstNodeByName(name)
     if table is None:
-        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "MedProtect signed change")
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
         table.SetTypeToUser()
         table.SetNumberOfColors(256)
         for index, position in enumerate(np.linspace(-1, 1, 256)):
@@ -154,13 +182,16 @@ def _signedDisplay(volumeNode: Any, largest: float) -> Any:
 
 
 def _statisticsTable(name: str, finished: Finished) -> Any:
+    return _textTable(name, (_("Statistic"), _("Value")), statisticRows(finished.statistics, finished.unit))
+
+
+def _textTable(name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name))
-    rows = statisticRows(finished.statistics, finished.unit)
-    for title, values in ((_("Statistic"), [row[0] for row in rows]), (_("Value"), [row[1] for row in rows])):
+    for number, title in enumerate(titles):
         column = vtk.vtkStringArray()
         column.SetName(title)
-        for value in values:
-            column.InsertNextValue(value)
+        for row in rows:
+            column.InsertNextValue(row[number])
         node.AddColumn(column)
     return node
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,6 +79,34 @@ def checkExport(case: Any, volume: Any, segmentation: Any) -> None:
         case.assertEqual(len(list(share.iterdir())), 2)
         case.assertTrue((private / "Phantom_report.html").is_file())
     case.assertTrue(np.array_equal(stored, slicer.util.arrayFromVolume(logic.protect(volume, segmentation).volume)))
+
+
+def runSourceTests(case: Any, only: str = "") -> None:
+    """Run the tests of the source tree with pytest, and fail as they do. What cannot be run is said and skipped."""
+    folder = next((f for f in _testingFolders() if (f / "Python" / "module").is_dir()), None)
+    if folder is None:
+        return case.skipTest("Testing/Python/module is not installed with the extension: set MEDPROTECT_TESTING to the source's Testing.")
+    if importlib.util.find_spec("pytest") is None:
+        return case.skipTest("pytest is not installed in this Python: slicer.util.pip_install('pytest').")
+    import pytest
+
+    settings = [
+        "-c",
+        str(folder.parent / "pyproject.toml"),
+        "--rootdir",
+        str(folder.parent),
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+    ]
+    case.assertEqual(int(pytest.main([*settings, str(folder / "Python" / "module"), *(["-k", only] if only else [])])), 0)
+
+
+def _testingFolders() -> list[Path]:
+    """Where the source's folder Testing may be: named, or two folders above this one in development mode."""
+    named = os.environ.get("MEDPROTECT_TESTING")
+    return [*([Path(named)] if named else []), Path(__file__).parents[2] / "Testing"]
 
 
 def _nodeIDs() -> set[str]:

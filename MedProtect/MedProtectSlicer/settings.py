@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from MedProtectLib.errors import UsageError
@@ -44,13 +44,28 @@ class ProtectSettings:
         places = ["image", "--labels", "labels", "--output", "output"]
         return protect.protector_of(parser.parse_args([*places, *self.arguments()]))
 
+    def knowing(self, modality: str | None) -> ProtectSettings:
+        """The same, with a modality that is known and was not chosen."""
+        from MedProtectLib.window import MODALITIES
+
+        return replace(self, modality=modality) if self.modality is None and modality in MODALITIES else self
+
     def arguments(self) -> list[str]:
         """The same options for the command line."""
         words = ["--method", self.method]
-        for name in ("profile", "bound", "target_psnr", "modality", "seed"):
-            value = getattr(self, name)
-            if value is not None:
-                words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else repr(value)]
+        words += self._options("profile", "bound", "target_psnr", "modality", "seed")
         if self.window is not None:
             words += ["--window", *(repr(float(end)) for end in self.window)]
         return words
+
+    def auditArguments(self) -> list[str]:
+        """The options of ``medprotect audit`` that say what is audited: the profile, or the method fitted anew."""
+        words = ["--methods", self.method] if self.profile is None else ["--profile", self.profile]
+        return words + self._options("bound", "target_psnr", "modality")
+
+    def _options(self, *names: str) -> list[str]:
+        """Those of the options that were chosen."""
+        chosen = [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
+        return [
+            word for name, value in chosen for word in (f"--{name.replace('_', '-')}", value if isinstance(value, str) else repr(value))
+        ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +15,18 @@ from slicer.util import VTKObservationMixin
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.methods import METHODS
 from MedProtectSlicer import reload
-from MedProtectSlicer.colours import Look
+from MedProtectSlicer.colours import Look, legend
 from MedProtectSlicer.dependencies import ensureDependencies
+from MedProtectSlicer.dicom import whyNoSeries
+from MedProtectSlicer.formats import ExportFormat
+from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
 from MedProtectSlicer.nodes import segmentsOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
 from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.previewer import Previewer
 from MedProtectSlicer.results import ProtectResult, statisticRows
-from MedProtectSlicer.task import Cancelled, Task
-from MedProtectSlicer.words import inModuleWords
+from MedProtectSlicer.task import Task
 
 if TYPE_CHECKING:
     from MedProtectLib.preview import Preview, SlabPreview
@@ -37,24 +38,31 @@ PATHS = {
     "privateFolderPath": "privateFolder",
     "fitFolderPath": "fitFolder",
     "fitProfilePath": "fitProfile",
+    "auditFolderPath": "auditFolder",
+    "auditOutputPath": "auditOutput",
+    "restoreFilePath": "restoreFile",
+    "vaultFolderPath": "vaultFolder",
+    "keyFilePath": "keyFile",
+    "restoreOutputPath": "restoreOutput",
 }
+SECTIONS = ("protectionSection", "previewSection", "exportSection", "fitSection")  # those with parts that come and go
+BOUND_TO = "SlicerParameterName"
 
 
 class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Connects the .ui file with the parameter node and the logic."""
 
     def __init__(self, parent: Any = None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
         self.logic: MedProtectLogic | None = None
         self.parameters: Any = None
-        self.task: Task | None = None
         self._guiTag: Any = None
-        self._onDone: Callable[[Any], None] | None = None
         self._listed: list[tuple[str, str]] = []
         self._followed: Any = None
         self._observedLabels: Any = None
+        self._auditReport = ""
         self._updating = False
+        VTKObservationMixin.__init__(self)
+        ScriptedLoadableModuleWidget.__init__(self, parent)  # without a parent it calls setup
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -65,6 +73,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = MedProtectLogic()
         self.previewer = Previewer(self._onSlabShown, self._onPreviewFailed)
+        self.jobs = Jobs(self.ui, self._onJobChanged)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MS)
         self.timer.timeout.connect(self._onTimer)
@@ -88,12 +97,15 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Another module is shown: the preview disappears, a running job goes on."""
         self.ui.previewButton.checked = False
 
+    @property
+    def task(self) -> Task | None:
+        """The job that is running."""
+        return self.jobs.task
+
     def cleanup(self) -> None:
         """The panel is destroyed: nothing that it started outlives it."""
         self.previewer.stop()
-        if self.task is not None:
-            self.task.stop()
-            self.task = None
+        self.jobs.stop()
         self.timer.stop()
         self._setParameterNode(None)
         self.removeObservers()
@@ -111,10 +123,22 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.cancelButton.clicked.connect(self._onCancel)
         ui.exportButton.clicked.connect(self._onExport)
         ui.fitButton.clicked.connect(self._onFit)
+        ui.auditButton.clicked.connect(self._onAudit)
+        ui.auditReportButton.clicked.connect(self._onOpenReport)
+        ui.restoreButton.clicked.connect(self._onRestore)
+        ui.allSegmentsButton.clicked.connect(self._onAllSegments)
+        ui.noSegmentsButton.clicked.connect(self._onNoSegments)
         ui.segmentsList.itemChanged.connect(self._onSegmentChecked)
         ui.methodSelector.currentIndexChanged.connect(self._onMethodChosen)
         for name, parameter in PATHS.items():
             getattr(ui, name).currentPathChanged.connect(self._pathWriter(parameter))
+        for name in SECTIONS:
+            getattr(ui, name).contentsCollapsed.connect(self._onSectionOpened)
+
+    def _onSectionOpened(self, collapsed: bool = False) -> None:
+        """Opening a section shows all that is in it, also what does not apply now."""
+        if not collapsed and self.parameters is not None:
+            self._showParameters()
 
     def _pathWriter(self, parameter: str) -> Callable[[str], None]:
         def write(path: str) -> None:
@@ -127,7 +151,9 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _initializeParameterNode(self) -> None:
         assert self.logic is not None
-        self._setParameterNode(self.logic.getParameterNode())
+        parameters = self.logic.getParameterNode()
+        if self.parameters is None or self.parameters.parameterNode is not parameters.parameterNode:
+            self._setParameterNode(parameters)
         if self.parameters.volume is None:
             self.parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         if self.parameters.labels is None:
@@ -140,9 +166,14 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._observeLabels(None)
         self.parameters = parameters
         if parameters is not None:
-            self._guiTag = parameters.connectGui(self.panel)
+            self._guiTag = parameters.connectParametersToGui(self._boundWidgets())  # connectGui gives no tag (Slicer issue 7547)
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersChanged)
             self._onParametersChanged()
+
+    def _boundWidgets(self) -> dict[str, Any]:
+        """The widgets that show a parameter, by its name."""
+        named = {widget.property(BOUND_TO): widget for widget in vars(self.ui).values()}
+        return {name: widget for name, widget in named.items() if name}
 
     def _onParametersChanged(self, caller: Any = None, event: Any = None) -> None:
         if self._updating or self.parameters is None:
@@ -171,14 +202,33 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             widget.visible = parameters.window == Window.CUSTOM
         for widget in (ui.fitFolderPath, ui.fitFolderLabel, ui.fitDimensionSelector, ui.kindLabel):
             widget.visible = parameters.fitOn == FitOn.FOLDER
+        self._showSecondComponent()
+        self._showFormats()
         self._enableButtons()
+
+    def _showSecondComponent(self) -> None:
+        """There is none in methods of one component."""
+        ui = self.ui
+        for widget in (ui.secondCheckBox, ui.secondOpacitySlider, ui.secondLabel):
+            widget.visible = bool(ui.secondCheckBox.text)
+
+    def _showFormats(self) -> None:
+        """DICOM can be chosen for what came from DICOM; a line says why it cannot."""
+        reason = whyNoSeries(self.parameters.volume)
+        place = list(ExportFormat).index(ExportFormat.DICOM)
+        self.ui.exportFormatSelector.model().item(place).setEnabled(not reason)
+        self.ui.exportHintLabel.text = _("No DICOM series: {reason}").format(reason=reason) if reason else ""
+        self.ui.exportHintLabel.visible = bool(reason)
 
     def _enableButtons(self) -> None:
         ui, running = self.ui, self.task is not None
         ready = self.parameters.volume is not None and bool(chosenSegments(self.parameters))
-        for button in (ui.applyButton, ui.exportButton):
-            button.enabled = ready and not running
-        ui.fitButton.enabled = not running
+        ui.applyButton.enabled = ready and not running
+        possible = self.parameters.exportFormat != ExportFormat.DICOM or not whyNoSeries(self.parameters.volume)
+        ui.exportButton.enabled = ready and possible and not running
+        for button in (ui.fitButton, ui.auditButton, ui.restoreButton):
+            button.enabled = not running
+        ui.auditReportButton.enabled = bool(self._auditReport)
         ui.cancelButton.enabled = running
         ui.previewButton.enabled = ready
         if not ready:
@@ -225,6 +275,12 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         skipped = [i for (i, _name), state in zip(self._listed, states, strict=True) if state != qt.Qt.Checked]
         elsewhere = [i for i in self.parameters.skippedSegments if i not in dict(self._listed)]
         self.parameters.skippedSegments = elsewhere + skipped
+
+    def _onAllSegments(self, clicked: Any = None) -> None:
+        self.parameters.skippedSegments = []
+
+    def _onNoSegments(self, clicked: Any = None) -> None:
+        self.parameters.skippedSegments = [i for i, _name in self._listed]
 
     def _onMethodChosen(self, indexOrText: Any = None) -> None:
         if not self._updating and self.parameters is not None:
@@ -288,8 +344,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ui.firstCheckBox.text = names[0]
             ui.secondCheckBox.text = names[1] if len(names) > 1 else ""
             self._onLookChanged()
-        for widget in (ui.secondCheckBox, ui.secondOpacitySlider, ui.secondLabel):
-            widget.visible = len(names) > 1
+        self._showSecondComponent()
+        ui.legendLabel.text = legend(names)
         ui.boundLabel.text = _("{bound:.3g} {unit} ({n:.3g}/255 of {low:g} … {high:g})").format(
             bound=bound * window.width, unit=window.unit, n=bound * 255, low=window.low, high=window.high
         )
@@ -306,7 +362,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.previewStatisticsLabel.text = "\n".join([where, *(f"{label}: {value}" for label, value in rows)])
 
     def _onPreviewFailed(self, error: Exception) -> None:
-        self.ui.previewStatisticsLabel.text = self._told(error)
+        self.ui.previewStatisticsLabel.text = told(error)
 
     # Jobs
 
@@ -337,7 +393,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 overwrite=p.overwrite,
                 tell=tell,
             ),
-            lambda answer: self._say(
+            lambda answer: self.jobs.say(
                 _("Written: {file}. Keep {private} to yourself.").format(file=answer["protected"], private=answer["private"])
             ),
         )
@@ -358,52 +414,59 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self._start(makeTask, self._onFitted)
 
-    def _start(self, makeTask: Callable[[Tell], Task], onDone: Callable[[Any], None]) -> None:
-        if self.task is not None or not self._ready(ensureDependencies):
-            return
-        try:
-            self.task = makeTask(self._tell)
-        except Exception as error:
-            self._say(self._told(error))
-            return
-        self._onDone = onDone
-        self.ui.progressBar.visible = True
-        self._tell(0.0, _("Preparing"))
-        self._enableButtons()
-        self.timer.start()
+    def _onAudit(self, clicked: Any = None) -> None:
+        p = self.parameters
+        assert self.logic is not None
+        logic = self.logic
+        self._start(
+            lambda tell: logic.auditTask(p.auditFolder, p.auditOutput, settingsOf(p), p.auditQuick, tell),
+            self._onAudited,
+            _("Cancelled. What was finished is kept; press Audit again to go on."),
+        )
+
+    def _onRestore(self, clicked: Any = None) -> None:
+        p, ui = self.parameters, self.ui
+        assert self.logic is not None
+        logic = self.logic
+        self._start(
+            lambda tell: logic.restoreTask(
+                p.restoreFile,
+                p.vaultFolder,
+                p.keyFile,
+                p.restoreOutput,
+                ui.passphraseLineEdit.text,
+                ui.restoreReplaceCheckBox.checked,
+                tell,
+            ),
+            self._onRestored,
+        )
+
+    def _start(self, makeTask: Callable[[Tell], Task], onDone: Callable[[Any], None], ifCancelled: str = "") -> None:
+        if self.task is None and self._ready(ensureDependencies):
+            self.jobs.start(makeTask, onDone, ifCancelled or _("Cancelled. Nothing was kept."))
+
+    def _onJobChanged(self) -> None:
+        if self.task is not None:
+            self.timer.start()
+        if self.parameters is not None:
+            self._enableButtons()
 
     def _ready(self, check: Callable[[], None]) -> bool:
         try:
             check()
         except Exception as error:
-            self._say(self._told(error))
+            self.jobs.say(told(error))
             return False
         return True
 
     def _onCancel(self, clicked: Any = None) -> None:
-        if self.task is not None:
-            self.task.cancel()
-            self.ui.cancelButton.enabled = False
-            self._say(_("Ending the job…"))
+        self.jobs.cancel()
 
     def _onTimer(self) -> None:
         self.previewer.poll()
-        if self.task is not None and self.task.advance():
-            task, self.task = self.task, None
-            self.ui.progressBar.visible = False
-            self._conclude(task)
-            self._enableButtons()
+        self.jobs.advance()
         if self.task is None and not self.ui.previewButton.checked:
             self.timer.stop()
-
-    def _conclude(self, task: Task) -> None:
-        assert self._onDone is not None
-        if isinstance(task.error, Cancelled) or (task.cancelled and task.error is not None):
-            self._say(_("Cancelled. Nothing was kept."))
-        elif task.error is not None:
-            self._say(self._told(task.error))
-        else:
-            self._onDone(task.value)
 
     def _onProtected(self, result: ProtectResult) -> None:
         self.ui.previewButton.checked = False
@@ -412,34 +475,31 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if original is not None and composite.GetBackgroundVolumeID() == original.GetID():
                 composite.SetBackgroundVolumeID(result.volume.GetID())
         summary = [f"{label}: {value}" for label, value in statisticRows(result.statistics, result.unit)[:5]]
-        self._say("\n".join([_("Done: '{name}'.").format(name=result.volume.GetName()), *summary, *result.messages]))
+        self.jobs.say("\n".join([_("Done: '{name}'.").format(name=result.volume.GetName()), *summary, *result.messages]))
 
     def _onFitted(self, answer: dict[str, Any]) -> None:
         self.parameters.profile = answer["profile"]
-        self._say(_("Fitted: {file}. It is used from now on; keep it private.").format(file=answer["profile"]))
+        self.jobs.say(_("Fitted: {file}. It is used from now on; keep it private.").format(file=answer["profile"]))
 
-    def _tell(self, fraction: float, text: str) -> None:
-        self.ui.progressBar.value = round(1000 * fraction)
-        if self.task is None or not self.task.cancelled:
-            self._say(text)
+    def _onAudited(self, answer: dict[str, Any]) -> None:
+        self._auditReport = answer["report"]
+        lines = [_("Audited: the table '{name}' has the results.").format(name=answer["table"].GetName()), *answer["cautions"]]
+        self.jobs.say("\n".join(lines))
 
-    def _say(self, text: str) -> None:
-        self.ui.statusLabel.text = text
+    def _onOpenReport(self, clicked: Any = None) -> None:
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._auditReport))
 
-    def _told(self, error: BaseException) -> str:
-        """An error for the person at the panel; what nobody has foreseen goes to the log as well."""
-        if isinstance(error, MedProtectError):
-            return inModuleWords(str(error))
-        logging.error("MedProtect: unexpected error", exc_info=error)
-        return _("Something unforeseen happened: {error}. The log says more.").format(error=error)
+    def _onRestored(self, answer: dict[str, Any]) -> None:
+        same = _("byte for byte the original file") if answer["same_file"] else _("with the original's voxels, in a file packed anew")
+        self.ui.passphraseLineEdit.text = ""
+        self.jobs.say(_("Restored: {file}, {same}.").format(file=answer["output"], same=same))
 
     # The scene
 
     def _onSceneStartClose(self, caller: Any, event: Any) -> None:
         self.previewer.stop(sceneIsClosing=True)
         self.ui.previewButton.checked = False
-        if self.task is not None:
-            self.task.cancel()
+        self.jobs.cancel()
         self._setParameterNode(None)
 
     def _onSceneEndClose(self, caller: Any, event: Any) -> None:

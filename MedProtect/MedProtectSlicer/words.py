@@ -23,7 +23,11 @@ def inModuleWords(message: str) -> str:
         "--private": _("Private folder"),
         "--steps": _("Steps"),
         "--overwrite": _("Replace earlier results"),
+        "--vault": _("Vault folder"),
+        "--key": _("Key file"),
+        "--passphrase-file or set MEDPROTECT_PASSPHRASE": _("it under Passphrase"),
         "'medprotect fit'": _("the section Fit a profile"),
+        "'medprotect audit'": _("the section Audit"),
     }
     for option in sorted(names, key=len, reverse=True):
         message = re.sub(rf"{re.escape(option)}(?![\w-])", names[option], message)

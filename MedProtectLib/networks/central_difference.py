@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from MedProtectLib.networks.convolution import conv3d
+
 
 class CentralDifferenceConv(nn.Module):
     """out(p0) = sum_n w_n f(p0 + p_n) - theta f(p0) sum_n w_n + b, with a learnable theta.
@@ -29,5 +31,5 @@ class CentralDifferenceConv(nn.Module):
         centre = torch.zeros_like(self.weight[:1, :1])
         centre[(0, 0) + (self.kernel // 2,) * self.dimension] = 1.0
         weight = self.weight - self.theta * self.weight.sum(spatial, keepdim=True) * centre
-        convolve = functional.conv2d if self.dimension == 2 else functional.conv3d
+        convolve = functional.conv2d if self.dimension == 2 else conv3d
         return convolve(features, weight, self.bias, padding=self.kernel // 2)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from MedProtectLib.networks.central_difference import CentralDifferenceConv
+from MedProtectLib.networks.convolution import Conv3d
 
 SLOPE = 0.1
 MEAN_SIDE = 5
+Span = tuple[slice, ...]
 
 
 class GeneratorUNet(nn.Module):
@@ -21,7 +23,8 @@ class GeneratorUNet(nn.Module):
     volume give the same perturbation, and its output has no local mean in a slice, so that it draws texture instead of
     shifting the brightness of a structure. ``alignment`` is the grid on which tiles must start, ``halo`` the context (a
     multiple of it) that a tile needs on every side, ``smallest`` the least edge of an input. With
-    ``central_difference`` the encoder's convolutions are central difference convolutions.
+    ``central_difference`` the encoder's convolutions are central difference convolutions. With ``core`` the output is
+    that part of the image alone, and decoders do not compute what only the rest depends on.
     """
 
     def __init__(self, dimension: int, channels: Sequence[int], central_difference: bool) -> None:
@@ -31,7 +34,7 @@ class GeneratorUNet(nn.Module):
         def conv(channels_in: int, channels_out: int, differential: bool) -> nn.Module:
             if differential:
                 return CentralDifferenceConv(dimension, channels_in, channels_out)
-            return plain(channels_in, channels_out, 3, padding=1)
+            return nn.Conv2d(channels_in, channels_out, 3, padding=1) if dimension == 2 else Conv3d(channels_in, channels_out, 3)
 
         def block(*widths: int, differential: bool) -> nn.Sequential:
             layers = [(conv(a, b, differential), nn.LeakyReLU(SLOPE)) for a, b in pairwise(widths)]
@@ -57,16 +60,41 @@ class GeneratorUNet(nn.Module):
         self.halo = _multiple(reach, self.alignment)
         self.smallest = _multiple(MEAN_SIDE, self.alignment)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, core: Span | None = None) -> Tensor:
         features, skips = image, []
         for encode, down in zip(self.encoders, self.downs, strict=True):
             skips.append(encode(features))
             features = down(skips[-1])
         features = self.bottom(features)
-        for up, decode, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(skips), strict=True):
-            features = decode(torch.cat([up(features), skip], dim=1))
+        core = core or _whole(image)
+        present = _whole(features)
+        stages = list(zip(self.ups, self.decoders, skips, self._spans(core, image.shape[2:]), strict=True))
+        for up, decode, skip, span in reversed(stages):
+            doubled = tuple(slice(2 * s.start, 2 * s.stop) for s in present)
+            features = decode(torch.cat([_cut(up(features), span, doubled), skip[(..., *span)]], dim=1))
+            present = span
         drawn = self.head(features)
-        return drawn - self.local_mean(drawn)
+        return _cut(drawn - self.local_mean(drawn), core, present)
+
+    def _spans(self, core: Span, shape: Sequence[int]) -> list[Span]:
+        """The parts of the decoders' inputs on which a part of the output depends, finest level first."""
+        spans, needed, margin = [], core, MEAN_SIDE  # at the image's border too the local mean finds its whole side
+        for level in range(len(self.decoders)):
+            ends = [n // 2**level for n in shape]
+            spans.append(tuple(slice(max(0, s.start - margin), min(end, s.stop + margin)) for s, end in zip(needed, ends, strict=True)))
+            needed, margin = tuple(slice(s.start // 2, -(-s.stop // 2)) for s in spans[-1]), 1
+        return spans
+
+
+def _whole(features: Tensor) -> Span:
+    """All of an image."""
+    return tuple(slice(0, n) for n in features.shape[2:])
+
+
+def _cut(features: Tensor, span: Span, present: Span) -> Tensor:
+    """The part ``span`` of features that cover ``present``."""
+    where: Span = tuple(slice(s.start - p.start, s.stop - p.start) for s, p in zip(span, present, strict=True))
+    return features[(slice(None), slice(None), *where)]
 
 
 def _multiple(least: int, of: int) -> int:

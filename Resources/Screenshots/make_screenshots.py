@@ -1,7 +1,7 @@
 """Make the pictures of this folder: ``python Resources/Screenshots/make_screenshots.py``.
 
-slices.png and preview.png are blended by MRML's own slice logic (slicer-core) from the nodes that the module makes;
-panel.png is the module's real panel in the project's widget harness. None of them was made in 3D Slicer itself.
+before_after.png and preview.png are blended by MRML's own slice logic (slicer-core) from the nodes that the module makes;
+panel.png and panel_sections.png are the module's real panel in the project's widget harness. None of them was made in 3D Slicer itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import slicer
 from PIL import Image, ImageDraw, ImageFont
 from vtk.util.numpy_support import vtk_to_numpy
 
-from slicer_harness.fixtures import SAMPLE, load_segmentation, load_volume, segment_id, show, wait
+from slicer_harness.fixtures import SAMPLE, load_segmentation, load_volume, new_panel, segment_id, show, wait
 from slicer_harness.install import install
 
 SIZE = (560, 440)
@@ -49,10 +49,17 @@ def captioned(images: list[Image.Image], captions: list[str]) -> Image.Image:
     return whole
 
 
+def grab(panel: Any, name: str) -> None:
+    """The panel as Qt draws it, with a line that says who drew it."""
+    for _ in range(20):
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    panel.parent.grab().save(str(HERE / name))
+    captioned([Image.open(HERE / name).convert("RGB")], ["rendered by the test harness, not by 3D Slicer"]).save(HERE / name, optimize=True)
+
+
 def main() -> None:
     application = install()
-    from MedProtect import MedProtectWidget
-
     volume, segmentation = load_volume(SAMPLE / "ct.nii.gz", "CT"), load_segmentation(SAMPLE / "labels.seg.nrrd", "Organs")
     volume.GetDisplayNode().SetAutoWindowLevel(False)
     volume.GetDisplayNode().SetWindowLevel(400.0, 40.0)
@@ -60,8 +67,7 @@ def main() -> None:
     for view in application.views.values():
         view.ResizeSliceNode(*SIZE)
         view.FitSliceToBackground()
-    panel = MedProtectWidget()
-    panel.setup()
+    panel = new_panel()
     panel.parent.resize(460, 960)
     panel.parent.show()
     liver = segment_id(segmentation, "liver")
@@ -87,14 +93,15 @@ def main() -> None:
     panel.ui.afterButton.click()
     panel.ui.firstCheckBox.click()
     panel.ui.secondCheckBox.click()
-    for _ in range(20):
-        slicer.app.processEvents()
-        time.sleep(0.01)
-    grabbed = HERE / "panel.png"
-    panel.parent.grab().save(str(grabbed))
-    captioned([Image.open(grabbed).convert("RGB")], ["rendered by the test harness, not by 3D Slicer"]).save(grabbed, optimize=True)
+    grab(panel, "panel.png")
     panel.ui.previewButton.click()
     assert np.array_equal(np.asarray(picture(red)), np.asarray(before)), "the views must be as they were"
+    sections = {
+        name: getattr(panel.ui, f"{name}Section") for name in ("inputs", "protection", "preview", "export", "fit", "audit", "restore")
+    }
+    for name, section in sections.items():
+        section.collapsed = name in ("inputs", "protection", "preview")
+    grab(panel, "panel_sections.png")
     panel.cleanup()
     application.close()
 

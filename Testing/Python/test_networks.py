@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from MedProtectLib.networks.central_difference import CentralDifferenceConv
+from MedProtectLib.networks.convolution import Conv3d
 from MedProtectLib.networks.tiling import run_in_tiles
 from MedProtectLib.networks.unet import GeneratorUNet
 
@@ -45,6 +46,17 @@ def test_theta_is_learned() -> None:
     assert layer.theta.grad != 0
 
 
+@pytest.mark.parametrize("engine", [True, False])
+def test_convolution_is_pytorchs_with_and_without_its_engine(engine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: engine)
+    layer, image = Conv3d(2, 3, 3), torch.rand(1, 2, 6, 7, 8)
+    expected = functional.conv3d(image, layer.weight, layer.bias, padding=1)
+    with torch.inference_mode():
+        assert torch.allclose(layer(image), expected, atol=1e-6)
+    layer(image).square().sum().backward()
+    assert layer.weight.grad is not None
+
+
 @pytest.fixture(scope="module")
 def generators() -> list[GeneratorUNet]:
     torch.manual_seed(0)
@@ -59,6 +71,15 @@ def test_tiles_give_what_one_piece_gives(generators: list[GeneratorUNet]) -> Non
     for a, b in zip(whole, tiles, strict=True):
         assert a.std() > 1e-4
         assert np.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("core", [((0, 1), (0, 64), (3, 4)), ((9, 10), (20, 37), (0, 64)), ((19, 20), (63, 64), (30, 64))])
+def test_a_part_of_the_output_is_what_the_whole_has_there(generators: list[GeneratorUNet], core: tuple) -> None:
+    image = torch.rand(1, 1, 20, 64, 64)
+    part = tuple(slice(a, b) for a, b in core)
+    with torch.inference_mode():
+        for network in generators:
+            assert torch.allclose(network(image, part), network(image)[(..., *part)], atol=1e-6)
 
 
 def test_bytes_do_not_depend_on_the_thread_count(generators: list[GeneratorUNet]) -> None:

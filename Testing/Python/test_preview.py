@@ -7,7 +7,7 @@ import pytest
 
 from MedProtectLib import MedProtectError, Protector, read_labels, read_volume
 from MedProtectLib.methods import METHODS, method_class
-from MedProtectLib.preview import Preview, reach_of, slab_of
+from MedProtectLib.preview import Preview, slab_of
 
 ONE_GRID_STEP = 2.0**-20
 
@@ -109,7 +109,17 @@ def test_a_slice_by_slice_method_needs_no_neighbours():
 
     flat = Profile.load(shipped_profile("umed", 2))
     method = method_class("umed").restore(flat.settings, flat.tensors)
-    assert reach_of(method) == (0, 1)
+    assert method.halo == (0, 1)
+
+
+def test_the_declared_halo_is_enough_and_needed(preview, monkeypatch):
+    """With half the halo the pattern differs, so the test above would notice one that is too small."""
+    method, regions = preview.plan.method, preview_regions(preview, slice(12, 13))
+    declared = method.halo
+    assert declared.slices % declared.alignment == 0
+    enough = preview._parts(regions)[0]["contour"].values
+    monkeypatch.setattr(type(method), "halo", declared._replace(slices=declared.alignment))
+    assert np.abs(preview._parts(regions)[0]["contour"].values - enough).max() > ONE_GRID_STEP
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if not method_class(n).learns])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slicer_harness.install import install
+from slicer_harness.require import inside_slicer
 
+STUCK = 'import sys, time\nprint(\'{"stage": "fit", "done": 1, "total": 9}\', file=sys.stderr, flush=True)\ntime.sleep(600)\n'
 SAMPLE = Path(__file__).parents[2] / "Resources" / "SampleData" / "totalseg_ct"
 
 
 @pytest.fixture
 def a_scene() -> Iterator[Any]:
-    """An empty scene with three slice views."""
+    """An empty scene with three slice views: Slicer's own, or one of the harness."""
+    import slicer
+
+    if inside_slicer():
+        slicer.mrmlScene.Clear(False)
+        yield slicer.mrmlScene
+        slicer.mrmlScene.Clear(False)
+        return
+    from slicer_harness.install import install
+
     application = install()
     yield application.scene
     application.close()
@@ -49,15 +60,48 @@ def a_widget(a_phantom: tuple[Any, Any]) -> Iterator[Any]:
     """The module's panel on a scene with a phantom, shown in every slice view."""
     import slicer
 
-    from MedProtect import MedProtectWidget
-
-    widget = MedProtectWidget()
-    widget.setup()
+    widget = new_panel()
     show(a_phantom[0])
     yield widget
     widget.cleanup()
     widget.parent.deleteLater()
     slicer.app.processEvents()
+
+
+@pytest.fixture
+def stuck_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A library whose commands start a helper, tell of one step and never end; its ``__main__.py``."""
+    from MedProtectSlicer import child
+
+    package = tmp_path / "stuck" / "MedProtectLib"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    script = package / "__main__.py"
+    script.write_text("import subprocess, sys\nhelper = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n" + STUCK)
+    monkeypatch.setattr(child, "_environment", lambda: {**os.environ, "PYTHONPATH": str(package.parent)})
+    return script
+
+
+def finish(widget: Any) -> str:
+    """Wait for the panel's job; what it says then."""
+    wait(lambda: widget.task is None)
+    text: str = widget.ui.statusLabel.text
+    return text
+
+
+def new_panel() -> Any:
+    """The panel as Slicer makes it when the module is opened."""
+    import qt
+    import slicer
+
+    from MedProtect import MedProtectWidget
+
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    parent.setMRMLScene(slicer.mrmlScene)
+    widget = MedProtectWidget(parent)
+    widget.setup()
+    return widget
 
 
 def load_volume(path: Path, name: str, class_name: str = "vtkMRMLScalarVolumeNode") -> Any:

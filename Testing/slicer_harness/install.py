@@ -18,7 +18,7 @@ from PySide6.QtWidgets import QApplication
 from slicer_harness.scene import Application
 
 ROOT = Path(__file__).parents[2]
-REAL = "MEDPROTECT_SLICER_PYTHON"  # a Slicer source's Base/Python: its own ScriptedLoadableModule and parameterNodeWrapper are used
+REAL = "MEDPROTECT_SLICER_PYTHON"  # a Slicer source's Base/Python: its own ScriptedLoadableModule, parameterNodeWrapper and i18n
 
 
 class SampleDataLogic:
@@ -40,10 +40,14 @@ class ModuleManager(QObject):
 
 
 class SlicerApp:
-    """The parts of slicer.app that modules touch. ``testing`` keeps slicer.util from opening dialogs."""
+    """The parts of slicer.app that modules touch. ``testing`` keeps slicer.util from opening dialogs.
+
+    ``stand_in`` tells the tests that they run in the harness; a test of the way inside of Slicer switches it off.
+    """
 
     applicationName = "Slicer"
     testing = True
+    stand_in = True
 
     def __init__(self, qt_application: QApplication) -> None:
         self.qt_application, self.manager = qt_application, ModuleManager()
@@ -109,17 +113,17 @@ def prepare() -> None:
     sample_data = ModuleType("SampleData")
     sample_data.SampleDataLogic = SampleDataLogic
     sys.modules["SampleData"] = sample_data
-    i18n = ModuleType("slicer.i18n")
-    i18n.tr = lambda text: text
-    i18n.translate = lambda context, text: text
     real = os.environ.get(REAL)
     if real:
         slicer.__path__.append(str(Path(real) / "slicer"))
         _complete_for_real_wrapper(ctk)
-    else:
-        sys.modules["slicer.parameterNodeWrapper"] = parameter_node.make_module()
-        sys.modules["slicer.ScriptedLoadableModule"] = scripted_module.make_module()
+        return
+    i18n = ModuleType("slicer.i18n")
+    i18n.tr = lambda text: text
+    i18n.translate = lambda context, text: text
     sys.modules["slicer.i18n"] = i18n
+    sys.modules["slicer.parameterNodeWrapper"] = parameter_node.make_module()
+    sys.modules["slicer.ScriptedLoadableModule"] = scripted_module.make_module()
 
 
 CTK_NAMED = (

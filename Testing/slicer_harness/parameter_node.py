@@ -88,7 +88,7 @@ def parameterNodeWrapper(cls: type) -> type:
 
     def init(self: Any, node: Any) -> None:
         self.parameterNode = node
-        self._guis, self._updating = {}, False
+        self._guis, self._tags, self._updating = {}, 0, False
         for parameter in parameters.values():
             if not parameter.is_node and not parameter.is_list and node.GetParameter(parameter.name) == "":
                 parameter.write(node, parameter.default if parameter.default is not None else parameter.type())
@@ -96,6 +96,7 @@ def parameterNodeWrapper(cls: type) -> type:
     cls.__init__ = init
     cls.allParameters = parameters
     cls.connectGui = _connect_gui
+    cls.connectParametersToGui = _connect_widgets
     cls.disconnectGui = lambda self, tag: self._guis.pop(tag, None)
     cls.AddObserver = lambda self, event, callback, priority=0.0: self.parameterNode.AddObserver(event, callback, priority)
     cls.RemoveObserver = lambda self, tag: self.parameterNode.RemoveObserver(tag)
@@ -108,12 +109,18 @@ def _property(parameter: Parameter) -> property:
     return property(lambda self: parameter.read(self.parameterNode), lambda self, value: parameter.write(self.parameterNode, value))
 
 
-def _connect_gui(self: Any, gui: Any) -> int:
+def _connect_gui(self: Any, gui: Any) -> None:
+    """As in Slicer 5.12, which forgets to return the tag (Slicer issue 7547): what it connects cannot be disconnected."""
     bound = {w.property(PROPERTY): w for w in gui.findChildren(QtWidgets.QWidget) if w.property(PROPERTY)}
+    _connect_widgets(self, bound)
+
+
+def _connect_widgets(self: Any, bound: dict[str, Any]) -> int:
     unknown = set(bound) - set(self.allParameters)
     if unknown:
         raise ValueError(f"the .ui binds {sorted(unknown)}, which no parameter is called")
-    tag = len(self._guis)
+    self._tags += 1
+    tag = self._tags
     connectors = {name: Connector(widget, self.allParameters[name]) for name, widget in bound.items()}
     self._guis[tag] = connectors
     for name, connector in connectors.items():

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import slicer
+import slicer.util
 from PySide6.QtWidgets import QVBoxLayout
 
 from slicer_harness.widgets import qMRMLWidget
@@ -17,6 +18,7 @@ from slicer_harness.widgets import qMRMLWidget
 class ScriptedLoadableModule:
     def __init__(self, parent: Any) -> None:
         self.parent, self.moduleName = parent, type(self).__name__
+        slicer.selfTests = {**getattr(slicer, "selfTests", {}), self.moduleName: self.runTest}
 
     def resourcePath(self, name: str) -> str:
         return str(Path(self.parent.path).parent / "Resources" / name)
@@ -24,20 +26,28 @@ class ScriptedLoadableModule:
     def getDefaultModuleDocumentationLink(self) -> str:
         return ""
 
-    def runTest(self, msec: int = 0) -> None:
-        getattr(importlib.import_module(type(self).__module__), f"{self.moduleName}Test")().runTest()
+    def runTest(self, msec: int = 100, **kwargs: Any) -> None:
+        case = getattr(importlib.import_module(type(self).__module__), f"{self.moduleName}Test")()
+        case.messageDelay = msec
+        case.runTest(**kwargs)
 
 
 class ScriptedLoadableModuleWidget:
+    """Without a parent it makes one, calls ``setup`` and shows it, as Slicer's own does."""
+
     def __init__(self, parent: Any = None) -> None:
+        super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.developerMode = False
+        self.parent = parent
         if parent is None:
-            parent = qMRMLWidget()
-            parent.setLayout(QVBoxLayout())
-            parent.setMRMLScene(slicer.mrmlScene)
-        self.parent, self.layout = parent, parent.layout()
-        self.reloaded = 0
+            self.parent = qMRMLWidget()
+            self.parent.setLayout(QVBoxLayout())
+            self.parent.setMRMLScene(slicer.mrmlScene)
+        self.layout = self.parent.layout()
+        if parent is None:
+            self.setup()
+            self.parent.show()
 
     def resourcePath(self, name: str) -> str:
         return str(Path(getattr(slicer.modules, self.moduleName.lower()).path).parent / "Resources" / name)
@@ -47,7 +57,7 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self) -> None: ...
 
     def onReload(self) -> None:
-        self.reloaded += 1
+        slicer.util.reloadScriptedModule(self.moduleName)
 
 
 class ScriptedLoadableModuleLogic:
@@ -67,7 +77,7 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    def delayDisplay(self, message: str, msec: int = 0) -> None: ...
+    def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None: ...
 
     def runTest(self) -> None: ...
 

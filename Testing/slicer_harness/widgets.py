@@ -73,6 +73,9 @@ class qMRMLNodeComboBox(QWidget):
     def nodeCount(self) -> int:
         return len([node for node in self._nodes if node is not None])
 
+    def nodeFromIndex(self, index: int) -> Any:
+        return [node for node in self._nodes if node is not None][index]
+
     def _read_id(self) -> str:
         return self._current
 

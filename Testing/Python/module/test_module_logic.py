@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slicer_harness.require import require_harness
+from slicer_harness.require import of_stand_ins, require_harness
 
 require_harness()
 
@@ -18,9 +20,7 @@ import slicer
 
 from MedProtectLib import MedProtectError, read_labels, read_volume
 from MedProtectLib.protector import on_grid_of
-from slicer_harness.install import prepare
-
-prepare()
+from MedProtectSlicer.child import pythonExecutable
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
 from MedProtectSlicer.nodes import segmentsOf, volumeOf
@@ -45,6 +45,7 @@ def oblique() -> np.ndarray:
     return matrix
 
 
+@of_stand_ins("a fresh process with a Slicer in it")
 def test_loading_the_module_loads_nothing_heavy():
     script = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'Testing')!r}]\n"
@@ -292,10 +293,35 @@ def test_result_nodes(a_logic, a_phantom):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.plot)) == study
 
 
-def test_the_modules_own_test(a_scene):
-    import MedProtect
+@of_stand_ins("a process in which the stand-ins pass for Slicer")
+def test_the_modules_own_test_as_slicer_runs_it():
+    """MedProtectTest runs its checks and then the tests of this folder, in one scene that is never made anew; here a few of them."""
+    script = (
+        f"import sys; sys.path[:0] = [{str(ROOT / 'Testing')!r}]\n"
+        "from slicer_harness.install import install\n"
+        "application = install()\n"
+        "import slicer\n"
+        "from types import SimpleNamespace\n"
+        "import MedProtect\n"
+        "slicer.app.stand_in = False\n"
+        "module = MedProtect.MedProtect(SimpleNamespace(path=slicer.modules.medprotect.path))\n"
+        "slicer.selfTests['MedProtect'](msec=0, only='oblique or bad_input or starts_with or follow or reload or components')\n"
+        "application.close()"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    (passed,) = re.findall(r"(\d+) passed", run.stdout)
+    assert int(passed) >= 12
+    assert "needs a module widget that can be reloaded by hand, which only the harness has" in run.stdout
 
-    MedProtect.MedProtectTest().runTest()
+
+@of_stand_ins("a source tree that is not there")
+def test_an_installed_extension_has_no_source_tests(monkeypatch, tmp_path):
+    from MedProtectSlicer import selftest
+
+    monkeypatch.setattr(selftest, "_testingFolders", lambda: [tmp_path])
+    with pytest.raises(unittest.SkipTest, match="not installed with the extension"):
+        selftest.runSourceTests(unittest.TestCase())
 
 
 def test_removed_volume_loses_no_result(a_logic, a_phantom):
@@ -344,7 +370,7 @@ def test_segmentation_file_round_trip(a_ct, tmp_path):
 
 def command_line(*words: object) -> dict:
     run = subprocess.run(
-        [sys.executable, "-m", "MedProtectLib", *map(str, words), "--json"], capture_output=True, text=True, cwd=ROOT, timeout=200
+        [pythonExecutable(), "-m", "MedProtectLib", *map(str, words), "--json"], capture_output=True, text=True, cwd=ROOT, timeout=200
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

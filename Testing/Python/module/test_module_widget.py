@@ -10,31 +10,25 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
-from slicer_harness.require import require_harness
+from slicer_harness.require import of_stand_ins, require_harness
 
 require_harness()
 
+import qt
 import slicer
 
 from MedProtectLib import MedProtectError
-from slicer_harness.fixtures import show, wait
-from slicer_harness.install import prepare
-
-prepare()
-import qt
-
 from MedProtectSlicer import child
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.overlay import ATTRIBUTE
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
+from slicer_harness.fixtures import STUCK, finish, show, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
-STUCK = 'import sys, time\nprint(\'{"stage": "fit", "done": 1, "total": 9}\', file=sys.stderr, flush=True)\ntime.sleep(600)\n'
 
 
 def red() -> object:
@@ -61,27 +55,19 @@ def preview_nodes() -> list:
     return [node for node in nodes if node.GetAttribute(ATTRIBUTE)]
 
 
+def names_in(selector) -> list[str]:
+    return [selector.nodeFromIndex(n).GetName() for n in range(selector.nodeCount())]
+
+
+def gone(pid: int) -> bool:
+    psutil = pytest.importorskip("psutil")
+    return not psutil.pid_exists(pid)
+
+
 def preview(widget, k: int = MIDDLE) -> None:
     red().SetSliceOffset(3.0 * k)
     widget.ui.previewButton.click()
     wait(lambda: not widget.previewer.busy)
-
-
-def finish(widget) -> str:
-    wait(lambda: widget.task is None)
-    return widget.ui.statusLabel.text
-
-
-@pytest.fixture
-def stuck_child(monkeypatch, tmp_path):
-    """A library whose commands never end."""
-    package = tmp_path / "stuck" / "MedProtectLib"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "__main__.py").write_text(
-        "import subprocess, sys\nhelper = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n" + STUCK
-    )
-    monkeypatch.setattr(child, "_environment", lambda: {**os.environ, "PYTHONPATH": str(package.parent)})
 
 
 def test_the_panel_starts_with_what_the_scene_has(a_widget):
@@ -97,8 +83,8 @@ def test_the_panel_starts_with_what_the_scene_has(a_widget):
 def test_the_selectors_list_images_and_labels_only(a_widget):
     labels = slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="labels")
     slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
-    assert [node.GetName() for node in a_widget.ui.volumeSelector._nodes if node] == ["Phantom"]
-    assert {node.GetName() for node in a_widget.ui.labelsSelector._nodes if node} == {"Phantom segmentation", "labels"}
+    assert names_in(a_widget.ui.volumeSelector) == ["Phantom"]
+    assert set(names_in(a_widget.ui.labelsSelector)) == {"Phantom segmentation", "labels"}
     a_widget.ui.labelsSelector.setCurrentNode(labels)
     assert a_widget.parameters.labels is labels
     assert chosenSegments(a_widget.parameters) == ["1"]
@@ -142,6 +128,13 @@ def test_selectors_and_parameter_node_follow_each_other(a_widget):
         ("seedSpinBox", 12, "seed", 12),
         ("fitStepsSpinBox", 7, "fitSteps", 7),
         ("fitDimensionSelector", 1, "fitDimension", None),
+        ("auditQuickCheckBox", False, "auditQuick", False),
+        ("auditFolderPath", "data", "auditFolder", "data"),
+        ("auditOutputPath", "found", "auditOutput", "found"),
+        ("restoreFilePath", "a.nrrd", "restoreFile", "a.nrrd"),
+        ("vaultFolderPath", "vault", "vaultFolder", "vault"),
+        ("keyFilePath", "site.key", "keyFile", "site.key"),
+        ("restoreOutputPath", "b.nrrd", "restoreOutput", "b.nrrd"),
         ("exportFolderPath", "share", "exportFolder", "share"),
         ("privateFolderPath", "own", "privateFolder", "own"),
         ("profilePath", "site.medprotect", "profile", "site.medprotect"),
@@ -159,6 +152,47 @@ def test_every_control_writes_its_parameter_and_shows_it(a_widget, control, valu
     assert expected is None or after == expected
     setattr(a_widget.parameters, parameter, before)
     assert getattr(widget, attribute) != value
+
+
+def test_segments_are_chosen_one_by_one_or_all_at_once(a_widget):
+    ui, parameters = a_widget.ui, a_widget.parameters
+    parameters.labels.GetSegmentation().AddEmptySegment("second", "second")
+    assert len(chosenSegments(parameters)) == ui.segmentsList.count == 2
+    ui.noSegmentsButton.click()
+    assert chosenSegments(parameters) == []
+    assert not ui.applyButton.enabled
+    ui.segmentsList.item(1).setCheckState(qt.Qt.Checked)
+    assert chosenSegments(parameters) == ["second"]
+    assert ui.applyButton.enabled
+    ui.allSegmentsButton.click()
+    assert len(chosenSegments(parameters)) == 2
+    assert ui.segmentsList.item(0).checkState() == qt.Qt.Checked
+
+
+def test_what_does_not_apply_is_not_shown_when_a_section_opens(a_widget):
+    ui = a_widget.ui
+    a_widget.parent.show()
+    for section, part in ((ui.fitSection, ui.fitFolderPath), (ui.protectionSection, ui.windowLowSpinBox)):
+        section.collapsed = True
+        section.collapsed = False
+        assert not part.visible
+    ui.fitOnSelector.currentIndex = 2
+    assert ui.fitFolderPath.visible
+    ui.fitSection.collapsed = True
+    ui.fitSection.collapsed = False
+    assert ui.fitFolderPath.visible
+
+
+def test_an_earlier_scene_has_no_hold_on_the_panel(a_widget):
+    """Neither opening the module again nor closing the scene leaves a parameter node that the controls still write to."""
+    node = a_widget.parameters.parameterNode
+    before = a_widget.parameters
+    a_widget.enter()
+    assert a_widget.parameters is before
+    a_widget._setParameterNode(None)
+    kept = node.GetParameter("targetPSNR")
+    a_widget.ui.targetPSNRSpinBox.value = 33.0
+    assert node.GetParameter("targetPSNR") == kept
 
 
 def test_settings_of_the_panel(a_widget):
@@ -323,6 +357,7 @@ def test_cancel_ends_the_whole_process_tree(a_widget, stuck_child):
     a_widget.ui.applyButton.click()
     waiting = a_widget.task
     wait(lambda: isinstance(waiting._waiting, child.Child))
+    psutil = pytest.importorskip("psutil")
     root = psutil.Process(waiting._waiting.pid)
     wait(lambda: root.children(recursive=True))
     family = [root, *root.children(recursive=True)]
@@ -337,9 +372,8 @@ def test_cancel_ends_the_whole_process_tree(a_widget, stuck_child):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_child_that_will_not_end_is_killed(a_widget, stuck_child, monkeypatch, tmp_path):
-    script = tmp_path / "stuck" / "MedProtectLib" / "__main__.py"
-    script.write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + STUCK)
+def test_a_child_that_will_not_end_is_killed(a_widget, stuck_child, monkeypatch):
+    stuck_child.write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + STUCK)
     monkeypatch.setattr(child, "GRACE_S", 0.5)
     a_widget.ui.applyButton.click()
     task = a_widget.task
@@ -365,8 +399,8 @@ def test_a_failing_job_says_why_and_keeps_nothing(a_widget):
     assert a_widget.ui.applyButton.enabled
 
 
-def test_a_crashing_child_is_told(a_widget, stuck_child, tmp_path):
-    (tmp_path / "stuck" / "MedProtectLib" / "__main__.py").write_text("raise SystemExit('the disk is on fire')")
+def test_a_crashing_child_is_told(a_widget, stuck_child):
+    stuck_child.write_text("raise SystemExit('the disk is on fire')")
     a_widget.ui.applyButton.click()
     assert "the disk is on fire" in finish(a_widget)
 
@@ -428,6 +462,7 @@ def test_who_declines_is_told_what_is_missing(a_scene, monkeypatch):
         dependencies.ensureDependencies()
 
 
+@of_stand_ins("an application that answers questions")
 def test_older_slicer_installs_with_its_own_pip(a_scene, monkeypatch):
     from MedProtectSlicer import dependencies
 
@@ -489,7 +524,7 @@ def test_closing_the_scene_in_the_middle_of_it_all(a_widget, stuck_child):
     pid = task._waiting.pid
     slicer.mrmlScene.Clear(False)
     finish(a_widget)
-    assert not psutil.pid_exists(pid)
+    assert gone(pid)
     assert a_widget.parameters.volume is None
     assert not a_widget.ui.previewButton.checked
     assert not a_widget.ui.applyButton.enabled
@@ -515,7 +550,7 @@ def test_cleanup_ends_the_job(a_widget, stuck_child):
     wait(lambda: isinstance(task._waiting, child.Child))
     pid = task._waiting.pid
     a_widget.cleanup()
-    assert not psutil.pid_exists(pid)
+    assert gone(pid)
 
 
 def test_export(a_widget, tmp_path):
@@ -552,18 +587,26 @@ def test_fit_can_be_cancelled(a_widget, stuck_child, tmp_path):
     assert not Path(tmp_path / "own.medprotect").exists()
 
 
-def test_reload_reads_the_library_again(a_widget):
+@of_stand_ins("a module widget that can be reloaded by hand")
+def test_reload_reads_the_library_again(a_widget, monkeypatch):
+    """By Slicer's own reloadScriptedModule, which runs MedProtect.py again and asks the module's widget to make a new panel."""
     import MedProtectSlicer.reload as module
 
-    kept = {name: value for name, value in sys.modules.items() if name.partition(".")[0] in module.PACKAGES}
+    kept = {name: value for name, value in sys.modules.items() if name.partition(".")[0] in (*module.PACKAGES, "MedProtect")}
+    reloaded = []
+    a_widget.parent.reload = lambda: reloaded.append(sys.modules["MedProtect"])
+    monkeypatch.setattr(slicer.modules.medprotect, "widgetRepresentation", lambda: a_widget.parent, raising=False)
+    monkeypatch.setattr(slicer.modules, "MedProtectWidget", a_widget, raising=False)
     try:
         a_widget.onReload()
-        assert a_widget.reloaded == 1
-        assert not [name for name in sys.modules if name.partition(".")[0] in module.PACKAGES]
+        (fresh,) = reloaded
+        assert fresh.MedProtectWidget is not type(a_widget)
+        assert sys.modules["MedProtectLib"] is not kept["MedProtectLib"]
     finally:
         sys.modules.update(kept)
 
 
+@of_stand_ins("a Sample Data that remembers what was registered")
 def test_sample_data_is_what_the_project_ships(a_scene):
     import MedProtect
     from slicer_harness.install import SampleDataLogic
