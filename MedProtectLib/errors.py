@@ -1,13 +1,30 @@
 """The errors that a person is meant to read: one line that says what is wrong, in which file, and what to do."""
 
+LONGEST_LINE = 1000
+KEPT_AT_THE_END = 300
+
 
 class MedProtectError(Exception):
-    """A job that cannot be done. The command line prints the message and exits with 1."""
+    """A job that cannot be done. The command line prints the message and exits with 1.
+
+    Its text is one printable line of bounded length, whatever the file said that it quotes.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(MedProtectError):
     """A wrong option or option value. The command line prints the message and exits with 2."""
 
     exit_code = 2
+
+
+def one_line(text: str) -> str:
+    """A text that may quote what a file says, as one printable line of at most some 1000 characters; its end stays."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE - KEPT_AT_THE_END]} ... {line[-KEPT_AT_THE_END:]}"

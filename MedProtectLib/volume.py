@@ -54,12 +54,24 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class ChannelType:
+    """How a channel that is an image of its own is stored: its type, and slope and intercept to its units."""
+
+    dtype: np.dtype
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True)
 class Volume:
     """An image as it is stored.
 
     ``array`` holds the stored values with shape (k, j, i), or (k, j, i, c) for images of several channels;
     its dtype is the stored type. A value in the image's own units (HU for CT) is ``slope * stored + intercept``.
     ``alpha`` is the index of a channel that is no intensity (transparency) and is never touched.
+    ``channel_types`` has an entry for every channel where the channels are images of their own (modalities, sequences; then
+    ``array`` holds them in a common type and ``slope`` and ``intercept`` mean nothing), and none where they are colours.
+    ``padding_value`` is a stored value that stands for no picture, with ``padding_limit`` the first of a range of such values.
     ``source`` is what the reader keeps so that the writer can give the same file format and metadata back.
     """
 
@@ -71,7 +83,9 @@ class Volume:
     modality: str | None = None
     photograph: bool = False
     padding_value: float | None = None
+    padding_limit: float | None = None
     alpha: int | None = None
+    channel_types: tuple[ChannelType, ...] = ()
     source: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +93,8 @@ class Volume:
             raise MedProtectError(
                 f"{self.name}: array of shape {self.array.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i)."
             )
+        if self.channel_types and self.array.shape[3:] != (len(self.channel_types),):
+            raise MedProtectError(f"{self.name}: {len(self.channel_types)} channel types do not fit an array of shape {self.array.shape}.")
 
     @property
     def intensity_channels(self) -> tuple[int, ...]:
@@ -89,6 +105,29 @@ class Volume:
     def channel(self, index: int) -> np.ndarray:
         """A view of one channel, shape (k, j, i)."""
         return self.array if self.array.ndim == 3 else self.array[..., index]
+
+    def parts(self) -> tuple[Volume, ...]:
+        """What has an intensity window and levels of its own: the channels as scalar images where they are images, else the image."""
+        if not self.channel_types:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                array=self.array[..., c].astype(kind.dtype, copy=False),
+                name=f"{self.name}, channel {c}",
+                slope=kind.slope,
+                intercept=kind.intercept,
+                channel_types=(),
+                source=None,
+            )
+            for c, kind in enumerate(self.channel_types)
+        )
+
+    def with_parts(self, parts: Sequence[Volume]) -> Volume:
+        """The same image with the stored values of other :meth:`parts`."""
+        if not self.channel_types:
+            return self.with_array(parts[0].array)
+        return self.with_array(np.stack([part.array for part in parts], axis=-1).astype(self.array.dtype, copy=False))
 
     def in_units(self, stored: np.ndarray) -> np.ndarray:
         """Stored values as float64 in the image's own units."""

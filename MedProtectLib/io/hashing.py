@@ -1,27 +1,55 @@
-"""SHA-256 of files and of voxel data."""
+"""SHA-256 of files, of folders and of voxel data."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.channels import channel_files
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of the bytes of a file, in hexadecimal.
+    """SHA-256 of the bytes of a file, or of the files of a channel group one after the other, in hexadecimal.
 
     Raises:
         MedProtectError: the file cannot be read.
     """
+    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        for file in channel_files(path) or (Path(path),):
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+        return digest.hexdigest()
     except OSError as error:
         raise MedProtectError(f"{os.fspath(path)}: cannot be read ({error.strerror}).") from error
+
+
+def sha256_path(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, or of a folder with all files below it, as :func:`sha256_files` has it.
+
+    Raises:
+        MedProtectError: a file cannot be read.
+    """
+    path = Path(path)
+    return sha256_files([p for p in path.rglob("*") if p.is_file()], path) if path.is_dir() else sha256_file(path)
+
+
+def sha256_files(files: Iterable[Path], folder: Path) -> str:
+    """SHA-256 of some files below a folder, in hexadecimal.
+
+    It is that of a text which has a line for every file, sorted by the bytes of their names: the file's SHA-256, two blanks, and its
+    name relative to the folder with "/" between the parts. ``sha256sum`` prints such lines.
+
+    Raises:
+        MedProtectError: a file cannot be read.
+    """
+    named = sorted((file.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"), file) for file in files)
+    return hashlib.sha256(b"".join(b"%s  %s\n" % (sha256_file(file).encode(), name) for name, file in named)).hexdigest()
 
 
 def sha256_voxels(array: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +16,19 @@ from MedProtectLib.io.grid import geometry_from_matrix
 from MedProtectLib.volume import Geometry
 
 
-def read_geometry(path: Path, reader: str) -> Geometry:
-    """The grid that a header describes, without reading voxels. A 4D header with one volume counts as 3D.
+def read_geometry(path: Path, reader: str, header: bytes) -> Geometry:
+    """The grid that a header describes. A 4D header with one volume counts as 3D.
 
-    ``reader`` is SimpleITK's name for the format; by itself it goes by the case of the extension.
+    ``reader`` is SimpleITK's name for the format. ``header`` holds what is needed of the header of ``path`` and nothing else,
+    newly written: ITK 5.4's parsers write past their buffers where a file has words or lists of unexpected length.
 
     Raises:
         MedProtectError: SimpleITK does not understand the header, or the grid is singular or sheared.
     """
-    with _one_line_errors(path):
-        return _geometry(path, _header(path, reader))
+    with tempfile.TemporaryDirectory() as folder, _one_line_errors(path):
+        plain = Path(folder, "header")
+        plain.write_bytes(header)
+        return _geometry(path, _header(plain, reader))
 
 
 def read_picture(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.volumes import read_stored
 from MedProtectLib.volume import LabelMap, Segment, Volume
 
@@ -18,17 +19,22 @@ CARET_LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?(
 SLICER_SEGMENT = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer)")
 
 
-def read_labels(path: str | os.PathLike[str]) -> LabelMap:
+def read_labels(path: str | os.PathLike[str], image: Volume | None = None) -> LabelMap:
     """Read a label map.
 
     Every value but 0 that occurs becomes a segment. Names come from a segmentation of 3D Slicer (whose segments are all
     kept, empty ones too, and may overlap in several layers) or from the label table in a NIfTI header; other segments are
     called by their value. Layers have the smallest unsigned type that holds their values.
 
+    Segments of DICOM (SEG, RTSTRUCT) have their numbers as values and are laid on the grid of the ``image`` that they belong to;
+    contours need it.
+
     Raises:
         MedProtectError: as for :func:`read_volume`; negative or fractional values; colours instead of labels.
     """
     path = Path(path)
+    if (path.is_dir() or is_dicom(path)) and (found := _from_dicom(path, image)) is not None:
+        return found
     volume = read_stored(path)
     from_slicer = _slicer_fields(volume)
     layers = tuple(_as_labels(path, layer) for layer in _layers(path, volume, from_slicer))
@@ -50,7 +56,13 @@ def labels_or_class(volume: Volume, path: str | os.PathLike[str] | None, segment
         raise UsageError("give either a label map or the class of the whole image.")
     if path is None:
         return LabelMap.of_image_class(str(image_class), volume.geometry).select(segments)
-    return read_labels(path).select(segments)
+    return read_labels(path, volume).select(segments)
+
+
+def _from_dicom(path: Path, image: Volume | None) -> LabelMap | None:
+    from MedProtectLib.io.dicom.labels import read_labels as read_dicom_labels
+
+    return read_dicom_labels(path, image)
 
 
 def _layers(path: Path, volume: Volume, from_slicer: Mapping[int, Mapping[str, str]]) -> Sequence[np.ndarray]:

@@ -33,6 +33,9 @@ TYPES = {
     "MET_DOUBLE": "f8",
 }
 DATA_EXTENSIONS = {"raw": ".raw", "zlib": ".zraw", "ascii": ".txt"}
+POSITIONS = ("Offset", "Position", "Origin")
+MATRICES = ("TransformMatrix", "Rotation", "Orientation")
+UNITS = ("um", "mm", "cm")
 MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_US": "US"}
 Number = TypeVar("Number", int, float)
 
@@ -73,7 +76,7 @@ def read(path: Path) -> Volume:
             check_spacing(path, _numbers(path, fields, spacing, float, len(layout.grid)))
     name = fields["ElementDataFile"]
     data = path if name.upper() == "LOCAL" else data_file(path, name)
-    geometry = read_geometry(path, "MetaImageIO")
+    geometry = read_geometry(path, "MetaImageIO", _plain_header(path, fields, layout))
     offset = sum(map(len, lines)) if data == path else 0
     if leading == -1 and layout.encoding == "raw":
         offset = max(offset, data.stat().st_size - layout.nbytes)
@@ -116,6 +119,24 @@ def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
     if min((*shape, channels)) < 1:
         raise MedProtectError(f"{path}: damaged MetaImage header: sizes must be positive.")
     return Layout(shape, dtype, encoding) if channels == 1 else Layout((*shape, channels), dtype, encoding, len(shape))
+
+
+def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout) -> bytes:
+    """A header that says nothing but where the voxels lie, in numbers as Python writes them."""
+    axes = len(layout.grid)
+    plain = {"ObjectType": "Image", "NDims": str(axes), "DimSize": " ".join(map(str, reversed(layout.grid)))}
+    for name, count in {
+        "ElementSpacing": axes,
+        "ElementSize": axes,
+        **dict.fromkeys(POSITIONS, axes),
+        **dict.fromkeys(MATRICES, axes**2),
+    }.items():
+        if name in fields:
+            plain[name] = " ".join(map(repr, _numbers(path, fields, name, float, count)))
+    if fields.get("DistanceUnits") in UNITS:
+        plain["DistanceUnits"] = fields["DistanceUnits"]
+    plain |= {"ElementType": "MET_UCHAR", "ElementDataFile": "LOCAL"}
+    return "".join(f"{name} = {value}\n" for name, value in plain.items()).encode()
 
 
 def _is_true(fields: Mapping[str, str], name: str) -> bool:

@@ -1,10 +1,11 @@
-"""File names: double extensions such as ``.nii.gz`` count as one."""
+"""Names of files and cases: double extensions such as ``.nii.gz`` count as one, DICOM names are kept whole."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima")
 DOUBLE_EXTENSIONS = (".nii.gz", ".seg.nrrd", ".seg.nhdr", ".hdr.gz", ".img.gz", ".raw.gz", ".tar.gz")
 
 
@@ -18,3 +19,26 @@ def stem_of(path: str | os.PathLike[str]) -> str:
     """The file name without its folder and without :func:`extension_of`: ``a/ct.01.nii.gz`` gives ``ct.01``."""
     name = Path(path).name
     return name[: len(name) - len(extension_of(path))]
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the mark of DICOM behind its preamble."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return path.is_file() and stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def case_name(path: str | os.PathLike[str]) -> str:
+    """The name of a case by its image: a file's :func:`stem_of`, a folder's name, a DICOM file's name without ``.dcm``.
+
+    Names of DICOM folders and files are often UIDs, whose dots begin no extension.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path.resolve().name
+    if is_dicom(path):
+        return path.stem if path.suffix.lower() in DICOM_EXTENSIONS else path.name
+    return stem_of(path)

@@ -16,9 +16,9 @@ from nibabel.spatialimages import HeaderDataError
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.grid import check_grid, check_spacing, geometry_from_matrix
 from MedProtectLib.io.names import extension_of
-from MedProtectLib.io.source import HeaderSource
+from MedProtectLib.io.source import LONGEST_HEADER, HeaderSource
 from MedProtectLib.io.voxels import Layout, read_voxels
-from MedProtectLib.volume import Geometry, Volume
+from MedProtectLib.volume import ChannelType, Geometry, Volume
 
 FORMATS = {
     348: (nib.Nifti1Header, b"n+1\0", b"ni1\0"),
@@ -47,11 +47,13 @@ class NiftiSource(HeaderSource):
 def read(path: Path) -> Volume:
     """Read a NIfTI file with its stored values; scl_slope and scl_inter become ``slope`` and ``intercept``.
 
+    An axis of several images beyond the third (sequences, modalities, time) holds channels that are images of their own.
+
     The grid is that of the sform, else of the qform. With both codes 0 it is the voxel spacing along the LPS axes from the
     origin, which is where SimpleITK and 3D Slicer put such a file; a warning is logged.
 
     Raises:
-        MedProtectError: not NIfTI, damaged, 4D, of complex type, or without a rectangular grid.
+        MedProtectError: not NIfTI, damaged, of complex type, with several axes beyond the third, or without a rectangular grid.
     """
     extension = extension_of(path)
     is_pair, packed = extension in (".hdr", ".img"), extension == ".nii.gz"
@@ -59,19 +61,25 @@ def read(path: Path) -> Volume:
     for file in (header_path, data_path):
         if not file.is_file():
             raise MedProtectError(f"{path}: '{file.name}' is missing; a .hdr and its .img belong together.")
+    if is_pair and header_path.stat().st_size > LONGEST_HEADER:
+        raise MedProtectError(f"{path}: '{header_path.name}' is far too long for a header. Get a fresh copy.")
 
     header = _header(path, _first_bytes(header_path, packed, max(FORMATS)), is_pair)
     sizes = [int(size) for size in header["dim"][1 : 1 + header["dim"][0]]]
     if not sizes or min(sizes) < 1:
         raise MedProtectError(f"{path}: damaged NIfTI header: dim is {header['dim'].tolist()}.")
-    check_grid(path, sizes[::-1])
+    images = next((axis for axis in range(len(sizes) - 1, 2, -1) if sizes[axis] > 1), None)
+    check_grid(path, [size for axis, size in enumerate(sizes) if axis != images][::-1])
     check_spacing(path, header["pixdim"][1 : 1 + min(len(sizes), 3)])
     geometry = _geometry(path, header, sizes)
     slope, intercept = _scaling(path, header)
 
     channels = CHANNELS.get(int(header["datatype"]))
+    if channels and images is not None:
+        raise MedProtectError(f"{path}: several colour images in one file are not supported. Split it.")
     shape = (*sizes[::-1], channels) if channels else tuple(sizes[::-1])
-    layout = Layout(shape, _dtype(path, header), "gzip" if packed else "raw", len(sizes) if channels else None)
+    channel_axis = len(sizes) if channels else None if images is None else len(sizes) - 1 - images
+    layout = Layout(shape, _dtype(path, header), "gzip" if packed else "raw", channel_axis)
     if not (0 if is_pair else header.sizeof_hdr) <= header["vox_offset"] < float("inf"):
         raise MedProtectError(f"{path}: damaged NIfTI header: the voxels cannot begin at byte {header['vox_offset']:g}.")
     skip = int(header["vox_offset"])
@@ -86,7 +94,8 @@ def read(path: Path) -> Volume:
         prefix=_first_bytes(data_path, packed, skip),
         hdr=header_path.read_bytes() if is_pair else None,
     )
-    return Volume(array, geometry, path.name, slope, intercept, alpha=3 if channels == 4 else None, source=source)
+    types = () if images is None else (ChannelType(array.dtype, slope, intercept),) * sizes[images]
+    return Volume(array, geometry, path.name, slope, intercept, alpha=3 if channels == 4 else None, channel_types=types, source=source)
 
 
 def new_source(volume: Volume, extension: str) -> NiftiSource:

@@ -34,6 +34,8 @@ FLOATS = {"float32": "float", "float64": "double"}
 ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "ascii", "text": "ascii", "txt": "ascii", "hex": "hex"}
 DATA_EXTENSIONS = {"raw": ".raw", "gzip": ".raw.gz", "ascii": ".txt", "hex": ".hex"}
 DOMAIN_KINDS = ("domain", "space", "time", "???", "none")
+SPACE = re.compile(r"[A-Za-z0-9-]{1,40}")
+MOST_AXES = 8
 CHANNEL_KINDS = ("list", "vector", "point", "2-vector", "3-vector", "4-vector", "3-color", "4-color", "rgb-color", "rgba-color")
 
 
@@ -69,9 +71,9 @@ def read(path: Path) -> Volume:
     fields, pairs = _parse(lines)
     layout, kinds = _layout(path, fields)
     check_grid(path, layout.grid)
-    _check_axes(path, fields, kinds)
+    _check_spacings(path, fields, kinds)
     data = data_file(path, fields["datafile"]) if "datafile" in fields else path
-    geometry = read_geometry(path, "NrrdImageIO")
+    geometry = read_geometry(path, "NrrdImageIO", _plain_header(path, fields, layout, kinds))
     offset = sum(map(len, lines)) if data == path else 0
     skip = _integer(path, fields, "byteskip")
     if skip == -1 and layout.encoding == "raw":
@@ -177,18 +179,59 @@ def _layout(path: Path, fields: Mapping[str, str]) -> tuple[Layout, list[str]]:
     return Layout(tuple(reversed(sizes)), dtype, encoding, len(sizes) - 1 - channels[0] if channels else None), kinds
 
 
-def _check_axes(path: Path, fields: Mapping[str, str], kinds: list[str]) -> None:
+def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout, kinds: list[str]) -> bytes:
+    """A header that says nothing but where the voxels lie, in numbers as Python writes them."""
+    axes = len(kinds)
+    if _integer(path, fields, "dimension") != axes:
+        raise MedProtectError(f"{path}: damaged NRRD header: 'dimension' is not the number of sizes.")
+    plain = {
+        "type": "uchar",
+        "dimension": str(axes),
+        "sizes": " ".join(map(str, reversed(layout.shape))),
+        "kinds": " ".join(kinds),
+        "encoding": "raw",
+    }
+    if space := SPACE.fullmatch(fields.get("space", "")):
+        plain["space"] = space[0]
+    elif "space" in fields:
+        raise MedProtectError(f"{path}: damaged NRRD header: 'space' is '{fields['space']}'.")
+    if "spacedimension" in fields:
+        plain["space dimension"] = str(_integer(path, fields, "spacedimension"))
+    for name, title, count in (("spacedirections", "space directions", axes), ("spaceorigin", "space origin", 1)):
+        if name in fields:
+            vectors = _vectors(path, fields, name)
+            if len(vectors) != count or len({len(v) for v in vectors if v}) > 1 or max(map(len, vectors)) > MOST_AXES:
+                raise MedProtectError(f"{path}: damaged NRRD header: '{title}' does not fit the number of axes.")
+            plain[title] = " ".join(_vector(v) if v else "none" for v in vectors)
+    for name, title in (("spacings", "spacings"), ("axismins", "axis mins"), ("axismaxs", "axis maxs")):
+        if name in fields:
+            numbers = _floats(path, name, fields[name].split())
+            if len(numbers) != axes:
+                raise MedProtectError(f"{path}: damaged NRRD header: '{title}' does not fit the number of axes.")
+            plain[title] = " ".join(map(repr, numbers))
+    return ("NRRD0005\n" + "".join(f"{name}: {value}\n" for name, value in plain.items()) + "\n").encode()
+
+
+def _check_spacings(path: Path, fields: Mapping[str, str], kinds: list[str]) -> None:
     """Look at the spacing as it is written: SimpleITK reads not-a-number as 1 and a negative spacing as a flip."""
     grid_axes = [axis for axis, kind in enumerate(kinds) if kind in DOMAIN_KINDS]
-    directions = re.findall(r"\([^)]*\)|none", fields.get("spacedirections", ""))
-    try:
-        spacings = [float(word) for word in fields.get("spacings", "").split()]
-        norms = [math.hypot(*[float(word) for word in d[1:-1].split(",")]) if d != "none" else math.nan for d in directions]
-    except ValueError as error:
-        raise MedProtectError(f"{path}: damaged NRRD header: {error}.") from error
-    for per_axis in (spacings, norms):
+    norms = [math.hypot(*v) if v else math.nan for v in _vectors(path, fields, "spacedirections")]
+    for per_axis in (_floats(path, "spacings", fields.get("spacings", "").split()), norms):
         if per_axis:
             check_spacing(path, [per_axis[axis] for axis in grid_axes if axis < len(per_axis)])
+
+
+def _vectors(path: Path, fields: Mapping[str, str], name: str) -> list[list[float]]:
+    """The vectors of a field, empty ones for 'none'."""
+    found: list[str] = re.findall(r"\([^)]*\)|none", fields.get(name, ""))
+    return [[] if text == "none" else _floats(path, name, text[1:-1].split(",")) for text in found]
+
+
+def _floats(path: Path, name: str, words: Iterable[str]) -> list[float]:
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise MedProtectError(f"{path}: damaged NRRD header: '{name}' holds a word that is no number.") from error
 
 
 def _integer(path: Path, fields: Mapping[str, str], name: str) -> int:

@@ -105,14 +105,16 @@ def header_lines(path: Path, start: bytes, is_last: Callable[[bytes], bool]) -> 
 
 
 def data_file(path: Path, name: str) -> Path:
-    """The file that a header names for its voxels, relative to the header.
+    """The file that a header names for its voxels, in the header's folder or below.
 
     Raises:
-        MedProtectError: it is missing, or the voxels are spread over several files.
+        MedProtectError: it is missing or named elsewhere, or the voxels are spread over several files.
     """
     if name.upper().startswith("LIST") or "%" in name:
         raise MedProtectError(f"{path}: voxels spread over several files are not supported. Save the image as one file.")
     data = path.parent / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise MedProtectError(f"{path}: its data file '{name}' lies outside its folder. Put it beside the header and correct the header.")
     if not data.is_file():
         raise MedProtectError(f"{path}: its data file '{name}' is missing. Put it beside the header.")
     return data

@@ -43,6 +43,7 @@ HORIZONTAL = 2
 LOSSY = (6, 7, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
 WHOLE_PAGES = (0, 2)  # and no thumbnails or transparency masks
 MOST_EXPANSION = 2000  # LZW: 12 bits stand for up to 3837 bytes, half of that on average
+MOST_SHARED = 4  # how often tags may share the bytes of their values
 COMPRESSION_LEVEL = 4
 
 
@@ -95,7 +96,9 @@ class Dialect:
     def values(self, page: Page, tag: int, default: int = 0) -> tuple[int, ...]:
         """The values of a tag of an integer type."""
         entry = page.get(tag)
-        return self.unpack(f"{entry.count}{INTEGERS[entry.type]}", entry.values, 0) if entry and entry.type in INTEGERS else (default,)
+        if entry is None or entry.count == 0 or entry.type not in INTEGERS:
+            return (default,)
+        return self.unpack(f"{entry.count}{INTEGERS[entry.type]}", entry.values, 0)
 
     def value(self, page: Page, tag: int, default: int = 0) -> int:
         return self.values(page, tag, default)[0]
@@ -161,13 +164,16 @@ def _parse(path: Path, content: bytes) -> tuple[Dialect, tuple[Page, ...]]:
         raise MedProtectError(f"{path}: not a TIFF file.")
     dialect = Dialect(order, version == 43)
     pages: list[Page] = []
-    start, seen = dialect.unpack(dialect.offset, content, dialect.first_link)[0], set[int]()
+    start, seen, held = dialect.unpack(dialect.offset, content, dialect.first_link)[0], set[int](), 0
     while start:
         if start in seen:
             raise MedProtectError(f"{path}: damaged TIFF file (its pages form a loop); get a fresh copy.")
         seen.add(start)
         page, start = _read_directory(dialect, content, start)
         pages.append(page)
+        held += _size(page)
+        if held > MOST_SHARED * len(content):
+            raise MedProtectError(f"{path}: damaged TIFF file (its pages hold more than the file); get a fresh copy.")
     return dialect, tuple(pages)
 
 
@@ -176,17 +182,24 @@ def _read_directory(dialect: Dialect, content: bytes, start: int, depth: int = 0
     (entries,) = dialect.unpack("Q" if dialect.big else "H", content, start)
     end = dialect.link(start, entries)
     page: dict[int, Entry] = {}
+    held = 0
     for position in range(dialect.link(start, 0), end, dialect.link(0, 1) - dialect.link(0, 0)):
         tag, type_, count = dialect.unpack("HH" + dialect.offset, content, position)
         at, size = position + 4 + dialect.offset_size, count * TYPE_SIZES[type_]
         if size > dialect.offset_size:
             (at,) = dialect.unpack(dialect.offset, content, at)
-        if at + size > len(content):
+        held += size
+        if at + size > len(content) or held > MOST_SHARED * len(content):
             raise IndexError(at)
         page[tag] = Entry(type_, content[at : at + size])
         if tag in POINTERS and depth < len(POINTERS):
             page[tag] = Entry(type_, page[tag].values, _read_directory(dialect, content, dialect.value(page, tag), depth + 1)[0])
     return page, dialect.unpack(dialect.offset, content, end)[0]
+
+
+def _size(page: Page) -> int:
+    """The bytes of all values of a page."""
+    return sum(len(entry.values) + _size(entry.directory) for entry in page.values())
 
 
 def _layout(path: Path, dialect: Dialect, pages: Sequence[Page]) -> tuple[tuple[int, ...], np.dtype]:
@@ -225,9 +238,11 @@ def _layout(path: Path, dialect: Dialect, pages: Sequence[Page]) -> tuple[tuple[
 
 
 def _check_strips(path: Path, dialect: Dialect, pages: Sequence[Page], file_size: int, page_size: int) -> None:
+    if len(pages) * page_size > MOST_EXPANSION * file_size:
+        raise MedProtectError(f"{path}: damaged TIFF file: it announces more pixels than it can hold. Get a fresh copy.")
     for page in pages:
         ends = [start + size for start, size in zip(dialect.values(page, STRIP_OFFSETS), dialect.values(page, STRIP_SIZES), strict=True)]
-        packed = sum(dialect.values(page, STRIP_SIZES))
+        packed = min(sum(dialect.values(page, STRIP_SIZES)), file_size)
         most = packed * (1 if dialect.value(page, COMPRESSION, 1) == NONE else MOST_EXPANSION)
         if max(ends) > file_size or page_size > most:
             raise MedProtectError(f"{path}: truncated TIFF file: it ends before its pixels do. Get a fresh copy.")

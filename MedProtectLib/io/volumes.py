@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io.names import extension_of
+from MedProtectLib.io.channels import channel_files, together
+from MedProtectLib.io.names import extension_of, is_dicom
 from MedProtectLib.io.source import Source
 from MedProtectLib.volume import Volume
 
-SUPPORTED = "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG and TIFF"
+SUPPORTED = "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, TIFF and DICOM"
 READERS = {
     **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".img"), "nifti"),
     **dict.fromkeys((".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr"), "nrrd"),
@@ -26,15 +27,22 @@ NEW_TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 LOSSY = (".jpg", ".jpeg", ".jpe", ".jp2", ".j2k", ".jxl", ".webp", ".avif", ".heic")
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
+def read_volume(path: str | os.PathLike[str], series: str | None = None) -> Volume:
     """Read an image with its stored values, (k, j, i) or (k, j, i, c), its grid, and what is needed to write it back.
+
+    A path that names no file but a channel group (``case.nii.gz`` for ``case_0000.nii.gz``, ``case_0001.nii.gz``, ...) is read as
+    one image of several channels. A folder stands for the DICOM series in it, a DICOM file for the series to which it belongs;
+    where a folder holds several, ``series`` names one by its Series Instance UID, number or description.
 
     Raises:
         MedProtectError: the file is missing, empty, truncated, damaged, lossy, of an unknown format or pixel type, has no valid
-            grid, holds voxels that are not finite, or could not be written back as it is (palettes, fewer than 8 bits).
+            grid, holds voxels that are not finite, or could not be written back as it is (palettes, fewer than 8 bits); no series
+            or several.
     """
     path = Path(path)
-    volume = read_stored(path)
+    if files := channel_files(path):
+        return together(path, [read_volume(file) for file in files])
+    volume = read_stored(path, series)
     if volume.source.refusal:
         raise MedProtectError(f"{path}: {volume.source.refusal}")
     return volume
@@ -43,8 +51,9 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume to ``path`` in the format, stored type, byte order, compression and with the header it was read with.
 
-    Formats with a data file of their own get it beside ``path`` under the same name. A volume that was not read from a file
-    can be written as .nrrd, .nii or .nii.gz. The same volume gives the same bytes. Nothing is left behind when writing fails.
+    Formats with a data file of their own get it beside ``path`` under the same name. A DICOM series becomes a new folder ``path``
+    of derived instances, a DICOM image that was named as one file such a file. A volume that was not read from a file can be
+    written as .nrrd, .nii or .nii.gz. The same volume gives the same bytes. Nothing is left behind when writing fails.
 
     Raises:
         MedProtectError: another extension or another type of voxels than the source's, a file that the volume was read from, or no
@@ -54,7 +63,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
     source = volume.source or _new_source(volume, path)
     if not isinstance(source, Source):
         raise MedProtectError(f"{volume.name}: it was not read from an image file and cannot be written as one.")
-    if extension_of(path) != source.extension:
+    if source.extension and extension_of(path) != source.extension:
         raise MedProtectError(f"{path}: {volume.name} keeps its format; give it a name that ends in {source.extension}.")
     if (volume.array.shape, volume.array.dtype) != (source.shape, source.dtype):
         raise MedProtectError(
@@ -69,18 +78,24 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
         raise MedProtectError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
-def read_stored(path: Path) -> Volume:
-    """Read a file of any supported format, also such as can only serve as a label map.
+def read_stored(path: Path, series: str | None = None) -> Volume:
+    """Read a file of any supported format or a DICOM series, also such as can only serve as a label map.
 
     Raises:
         MedProtectError: the file is missing, empty, of another format, damaged, or holds voxels that are not finite.
     """
     try:
-        if path.is_dir():
-            raise MedProtectError(f"{path}: a folder, not an image file.")
-        if path.stat().st_size == 0:
+        if not path.is_dir() and path.stat().st_size == 0:
             raise MedProtectError(f"{path}: the file is empty; get a fresh copy.")
-        volume: Volume = _reader_for(path).read(path)
+        volume: Volume
+        if path.is_dir() or is_dicom(path):
+            from MedProtectLib.io import dicom
+
+            volume = dicom.read(path, series)
+        elif series is not None:
+            raise MedProtectError(f"{path}: no DICOM, so it has no series to choose from. Leave out --series.")
+        else:
+            volume = _reader_for(path).read(path)
     except FileNotFoundError as error:
         raise MedProtectError(f"{path}: no such file.") from error
     except OSError as error:

@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,9 @@ COMPRESSION_LEVEL = 1  # on CT, level 6 takes three times as long for 2 % less
 WINDOW_BITS = {"gzip": 31, "zlib": 15}
 MOST_EXPANSION = {"raw": 1, "ascii": 8, "hex": 0.5, "gzip": 1032, "zlib": 1032}  # decoded bytes per stored byte (deflate: 258 per 2 bits)
 BLOCK = 1 << 16
+WHITESPACE = b" \t\n\r\v\f"
+PACKED_BLOCK = 1 << 13  # unpacks to 8 MB at most
+MOST_BEYOND = 1 << 24  # bytes behind the voxels, besides as many as they take
 SLAB = 1 << 22
 
 
@@ -128,32 +132,67 @@ def _decode(stream: BinaryIO, layout: Layout, size: int) -> np.ndarray:
         return _inflate(stream, WINDOW_BITS[layout.encoding], size)
     if layout.encoding == "raw":
         return np.fromfile(stream, np.uint8, size)
-    if layout.encoding == "hex":
-        decoded = np.frombuffer(bytearray.fromhex(stream.read().decode("ascii")), np.uint8)
-    else:
-        number = float if layout.dtype.kind == "f" else int
-        decoded = np.array([number(word) for word in stream.read().split()], layout.dtype).view(np.uint8)
+    decoded = _from_hex(stream, size) if layout.encoding == "hex" else _from_numbers(stream, layout, size)
     if decoded.size < size:
         raise EOFError(f"{decoded.size:,} of {size:,} bytes")
     return decoded[:size]
 
 
+def _from_hex(stream: BinaryIO, size: int) -> np.ndarray:
+    """Bytes from hexadecimal digits until there are ``size``, however many digits follow."""
+    decoded, odd = bytearray(), b""
+    while len(decoded) < size and (block := stream.read(BLOCK)):
+        digits = odd + block.translate(None, WHITESPACE)
+        even = len(digits) // 2 * 2
+        decoded += bytes.fromhex(digits[:even].decode("ascii"))
+        odd = digits[even:]
+    if odd and not stream.read(1):
+        raise ValueError("an odd number of digits")
+    return np.frombuffer(decoded, np.uint8)
+
+
+def _from_numbers(stream: BinaryIO, layout: Layout, size: int) -> np.ndarray:
+    """Bytes from numbers in words until there are ``size``, however many words follow."""
+    number = float if layout.dtype.kind == "f" else int
+    words = islice(_words(stream), -(-size // layout.dtype.itemsize))
+    return np.fromiter(map(number, words), layout.dtype).view(np.uint8)
+
+
+def _words(stream: BinaryIO) -> Iterator[bytes]:
+    """The words of a text, read block by block. Raises ValueError for one longer than a block."""
+    rest = b""
+    while block := stream.read(BLOCK):
+        words = (rest + block).split()
+        rest = b"" if block[-1:].isspace() or not words else words.pop()
+        if len(rest) > BLOCK:
+            raise ValueError("a number without end")
+        yield from words
+    yield from rest.split()
+
+
 def _inflate(stream: BinaryIO, window_bits: int, size: int) -> np.ndarray:
-    """Unpack to the end of the stream, so that its checksum is verified; several gzip members in a row count as one."""
-    unpacked, filled = np.empty(size, np.uint8), 0
-    unpacker, packed = zlib.decompressobj(window_bits), stream.read(BLOCK)
+    """Unpack to the end of the stream, so that its checksum is verified; several gzip members in a row count as one.
+
+    Raises:
+        ValueError: the stream unpacks to far more than ``size`` bytes. EOFError: it ends early.
+    """
+    unpacked, filled, beyond = np.empty(size, np.uint8), 0, 0
+    unpacker, packed = zlib.decompressobj(window_bits), stream.read(PACKED_BLOCK)
     while packed:
         piece = unpacker.decompress(packed)
         used = min(len(piece), size - filled)
         unpacked[filled : filled + used] = np.frombuffer(piece, np.uint8, used)
         filled += used
+        beyond += len(piece) - used
+        if beyond > size + MOST_BEYOND:
+            raise ValueError(f"it unpacks to far more than the {size:,} bytes that its header announces")
         if unpacker.eof:
-            packed = (unpacker.unused_data or b"") + stream.read(BLOCK)
+            packed = (unpacker.unused_data or b"") + stream.read(PACKED_BLOCK)
             if not packed.startswith(b"\x1f\x8b"):
                 break
             unpacker = zlib.decompressobj(window_bits)
         else:
-            packed = stream.read(BLOCK)
+            packed = stream.read(PACKED_BLOCK)
     if filled < size or not unpacker.eof:
         raise EOFError(f"the compressed stream ends after {filled:,} of {size:,} bytes")
     return unpacked

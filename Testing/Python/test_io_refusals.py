@@ -59,7 +59,7 @@ TEXT_HEADERS = {
     "nrrd sizes no numbers": (".nrrd", nrrd(GREY, sizes="4 3 x"), "no whole number"),
     "nrrd sizes negative": (".nrrd", nrrd(GREY, sizes="-4 3 2"), "does not fit"),
     "nrrd sizes zero": (".nrrd", nrrd(GREY, sizes="0 3 2"), "does not fit"),
-    "nrrd sizes and dimension": (".nrrd", nrrd(GREY, sizes="12 2"), "parsed 2 values, but dimension is 3"),
+    "nrrd sizes and dimension": (".nrrd", nrrd(GREY, sizes="12 2"), "'dimension' is not the number of sizes"),
     "nrrd huge": (".nrrd", nrrd(GREY, "gzip", sizes="40000 30000 20000"), "48,000,000,000,000 bytes"),
     "nrrd huge raw": (".nrrd", nrrd(GREY, sizes="40000 30000 20000"), "48,000,000,000,000 bytes"),
     "nrrd kinds and sizes": (".nrrd", nrrd(GREY, kinds="domain domain"), "does not fit"),
@@ -77,7 +77,7 @@ TEXT_HEADERS = {
     "nrrd direction 0": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(0,0,0)", "(0,0,3)")), "is 1 x 0 x 3"),
     "nrrd direction none": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "none", "(0,0,3)")), "is 1 x nan x 3"),
     "nrrd direction NaN": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(0,nan,0)", "(0,0,3)")), "is 1 x nan x 3"),
-    "nrrd directions short": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(0,1,0)")), "not a readable image"),
+    "nrrd directions short": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(0,1,0)")), "'space directions' does not fit"),
     "nrrd singular": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(2,0,0)", "(0,0,3)")), "singular"),
     "nrrd sheared": (".nrrd", nrrd(GREY, **directions("(1,0,0)", "(0.1,1,0)", "(0,0,3)")), "sheared"),
     "nrrd origin NaN": (".nrrd", nrrd(GREY, **placed((1, 1, 1), np.eye(3), (0, float("nan"), 0))), "not a readable image"),
@@ -184,8 +184,7 @@ NIFTI = NOISE.T.copy()
 SHEAR = np.array([[2, 1, 0, 0], [0, 3, 0, 0], [0, 0, 4, 0], [0, 0, 0, 1.0]])
 NIFTI_HEADERS = {
     "sheared": ({"affine": SHEAR}, "sheared"),
-    "4D": ({"array": np.stack([NIFTI, NIFTI], -1)}, FOUR_D),
-    "5D": ({"array": NIFTI[..., None, None].repeat(3, 4)}, "5D image whose channels"),
+    "5D": ({"array": NIFTI[..., None, None].repeat(2, 3).repeat(3, 4)}, FOUR_D),
     "complex": ({"array": NIFTI.astype("c8")}, "datatype 32 (complex64)"),
     "NaN": ({"array": BAD_FLOATS}, NOT_NUMBERS),
 }
@@ -276,7 +275,7 @@ def test_refusal_of_half_a_pair(tmp_path):
 
 def test_refusal_of_folders_and_missing_files(tmp_path):
     (tmp_path / "series.nii").mkdir()
-    refused(tmp_path / "series.nii", "a folder")
+    refused(tmp_path / "series.nii", "no DICOM image in this folder")
     refused(tmp_path / "gone.nrrd", "no such file")
 
 
