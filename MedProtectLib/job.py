@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import extension_of, labels_or_class, read_volume, sha256_file, sha256_voxels, stem_of, write_volume
+from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_path, sha256_voxels, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protector import Protection, Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
-from MedProtectLib.staging import Destination, Staged, plan_destination, staged
+from MedProtectLib.staging import PROTECTED, Destination, Staged, plan_destination, staged
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Volume
 
 if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
     from MedProtectLib.report import ReportContent
 
+NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 STEPS = ("read", "protect", "write", "measure", "report")
 
 
@@ -46,49 +49,64 @@ def protect_file(
     overwrite: bool = False,
     report: Report = ignore,
     image_class: str | None = None,
+    series: str | None = None,
+    key: Key | None = None,
 ) -> ProtectJob:
     """Protect one image on disk; for classification ``labels`` is None and the image's class given.
 
-    Writes ``<name>_protected.<ext>`` and ``<name>_record.json`` into ``output``, and the perturbation, the private record, the
-    report and the overlay picture into ``private`` (``<output>_private`` when None). All of it appears, or nothing.
+    ``series`` names one of several DICOM series in a folder, and then becomes a part of the case's name.
+    Writes ``<name>_protected.<ext>``, for a DICOM series the folder ``<name>_protected``, and ``<name>_record.json`` into ``output``,
+    and the perturbation, the private record, the report and the overlay picture into ``private`` (``<output>_private`` when None).
+    With ``key`` the perturbation goes into an entry of the restore vault, ``<name>_perturbation.medvault``, under the name of the
+    ``output`` folder as that of the release. All of it appears, or nothing.
 
     Raises:
         MedProtectError: bad input, or an output that cannot be written.
     """
     image, labels = Path(image), None if labels is None else Path(labels)
     inputs = [image] if labels is None else [image, labels]
-    destination = plan_destination(stem_of(image), inputs, Path(output), None if private is None else Path(private), overwrite)
+    name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
+    destination = plan_destination(name, inputs, Path(output), None if private is None else Path(private), overwrite)
 
     def at(step: str) -> None:
         report(Progress(step, STEPS.index(step), len(STEPS)))
 
     at("read")
-    volume = read_volume(image)
+    volume = read_volume(image, series)
+    if getattr(volume.source, "protected", False):
+        raise MedProtectError(f"{image}: MedProtect protected it already, as its header says. Give the original.")
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
     with staged(destination) as stage:
         at("write")
-        protected = stage.output / f"{destination.name}_protected{extension_of(image)}"
+        protected = stage.output / f"{destination.name}_{PROTECTED}{volume.source.extension}"
         stored = write_and_reread(protection.volume, protected)
         at("measure")
-        statistics = measure(volume, stored, protection.regions, protection.window, protection.bound)
-        shared = {"case": destination.name, "protected_file": protected.name, "protected_sha256": sha256_file(protected)}
+        statistics = measure(volume, stored, protection.regions, protection.windows, protection.bound)
+        shared = {"case": destination.name, "protected_file": protected.name, "protected_sha256": sha256_path(protected)}
         shared["protected_voxels_sha256"] = sha256_voxels(stored.array)
         originals = {
-            "original_file": image.name,
-            "original_sha256": sha256_file(image),
+            "original_file": image.name or image.resolve().name,
+            "original_sha256": _sha256_of_image(image, volume),
             "original_voxels_sha256": sha256_voxels(volume.array),
         }
         labelled = {"image_class": str(image_class)}
         if labels is not None:
-            labelled = {"labels_file": labels.name, "labels_sha256": sha256_file(labels)}
+            labelled = {"labels_file": labels.name, "labels_sha256": sha256_path(labels)}
         record = shareable_record(protection, statistics, shared)
         kept = private_record(protection, shared | originals | labelled, segments, protector.seed_for(protection.profile))
         at("report")
-        _write_private(stage, destination, protection, stored, statistics, kept)
+        _write_private(stage, destination, protection, stored, statistics, kept, key)
         write_json(stage.output / destination.record.name, record)
     return ProtectJob(destination.output / protected.name, destination.record, destination.private, record, statistics, protection)
+
+
+def _sha256_of_image(image: Path, volume: Volume) -> str:
+    """SHA-256 of the image's file, or of those files of a folder that belong to its DICOM series."""
+    if volume.source.extension:
+        return sha256_path(image)
+    return sha256_files(volume.source.files, image if image.is_dir() else image.parent)
 
 
 def write_and_reread(volume: Volume, path: Path) -> Volume:
@@ -105,16 +123,44 @@ def write_and_reread(volume: Volume, path: Path) -> Volume:
 
 
 def _write_private(
-    stage: Staged, destination: Destination, protection: Protection, stored: Volume, statistics: Statistics, record: dict[str, Any]
+    stage: Staged,
+    destination: Destination,
+    protection: Protection,
+    stored: Volume,
+    statistics: Statistics,
+    record: dict[str, Any],
+    key: Key | None,
 ) -> None:
+    if key is None:
+        perturbation = protection.regions.on_grid(protection.counts, protection.volume.geometry.shape)
+        changes = Volume(perturbation, protection.volume.geometry, "perturbation")
+        write_volume(changes, stage.private / f"{destination.name}_perturbation.nrrd")
+    else:
+        from MedProtectLib.release.vault import SUFFIX, seal
+
+        entry = seal(protection.original, stored, key, destination.output.resolve().name, destination.name)
+        entry.save(stage.private, f"{destination.name}_perturbation{SUFFIX}")
+    write_json(stage.private / f"{destination.name}_private_record.json", record)
+    write_pictures(stage.private, f"{destination.name}_", protection, stored, statistics, record)
+
+
+def write_pictures(
+    folder: Path, prefix: str, protection: Protection, stored: Volume, statistics: Statistics, record: dict[str, Any], pages: bool = True
+) -> None:
+    """Write ``<prefix>overlay.png`` and, with ``pages``, ``<prefix>report.html``; numbered ones where every channel is an image.
+
+    Raises:
+        MedProtectError: a file cannot be written.
+    """
     from MedProtectLib.report import write_overlay, write_report
 
-    perturbation = protection.regions.on_grid(protection.counts, protection.volume.geometry.shape)
-    write_volume(Volume(perturbation, protection.volume.geometry, "perturbation"), stage.private / f"{destination.name}_perturbation.nrrd")
-    write_json(stage.private / f"{destination.name}_private_record.json", record)
-    content = report_content(protection, stored, statistics, record)
-    write_report(stage.private / f"{destination.name}_report.html", content)
-    write_overlay(stage.private / f"{destination.name}_overlay.png", content)
+    parts = zip(protection.parts(), stored.parts(), statistics.channels or (statistics,), strict=True)
+    for number, (part, after, measured) in enumerate(parts):
+        which = f"_{number:04d}" if statistics.channels else ""
+        content = report_content(part, after, measured, record)
+        if pages:
+            write_report(folder / f"{prefix}report{which}.html", content)
+        write_overlay(folder / f"{prefix}overlay{which}.png", content)
 
 
 def report_content(protection: Protection, stored: Volume, statistics: Statistics, record: dict[str, Any]) -> ReportContent:

@@ -15,6 +15,9 @@ from MedProtectLib.errors import MedProtectError
 
 RECORD = "_record.json"
 PRIVATE = "_private"
+PROTECTED = "protected"
+MADE = re.compile(r"(record|private_record|perturbation|(protected|report|overlay)(_\d{4})?)(\.|$)")
+INSTANCE = re.compile(r"\d{4,}\.dcm")
 STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.staging$")
 
 
@@ -48,8 +51,9 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
     """
     private = private if private is not None else output.with_name(output.name + PRIVATE)
     for path in inputs:
-        if output.resolve() == path.resolve().parent or private.resolve() == path.resolve().parent:
-            raise MedProtectError(f"{output}: this is the input's own folder. Choose another folder, so that nothing is mixed up.")
+        for folder in (output.resolve(), private.resolve()):
+            if folder == path.resolve().parent or (path.is_dir() and folder.is_relative_to(path.resolve())):
+                raise MedProtectError(f"{output}: this is the input's own folder. Choose another folder, so that nothing is mixed up.")
     if private.resolve() == output.resolve() or output.resolve() in private.resolve().parents:
         raise MedProtectError(f"{private}: the private folder must not lie inside the shareable folder {output}. Choose another --private.")
     for folder in (output, private):
@@ -58,6 +62,10 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
     destination = Destination(name, output, private)
     if destination.record.exists() and not overwrite:
         raise MedProtectError(f"{destination.record}: this case was protected already. Use --overwrite to replace it, or another --output.")
+    series = output / f"{name}_{PROTECTED}"
+    for path in sorted(series.iterdir()) if series.is_dir() else ():
+        if not INSTANCE.fullmatch(path.name):
+            raise MedProtectError(f"{series}: it holds '{path.name}', which MedProtect did not write. Move it, or choose another folder.")
     return destination
 
 
@@ -121,25 +129,32 @@ def _sweep(destination: Destination) -> None:
             match = STAGING.match(path.name)
             if match is None or match["host"] != _host():
                 continue
-            if not _alive(int(match["pid"])):
+            if not alive(int(match["pid"])):
                 shutil.rmtree(path)
             elif match["name"] == destination.name:
                 raise MedProtectError(f"{destination.output}: another run is protecting '{destination.name}' at this moment. Wait for it.")
     if not destination.record.exists():
         for folder in (destination.output, destination.private):
             for path in _files_of(destination.name, folder):
-                path.unlink()
+                _delete(path)
 
 
 def _files_of(name: str, folder: Path) -> list[Path]:
-    """The files that a run makes for a case."""
-    endings = ("protected", "record", "private_record", "perturbation", "report", "overlay")
-    return [
-        p for p in folder.iterdir() if p.is_file() and p.name.startswith(name + "_") and p.name[len(name) + 1 :].split(".")[0] in endings
-    ]
+    """The files, and the folder of a DICOM series, that a run makes for a case; those of single channels end in the channel's number."""
+    made = [p for p in folder.iterdir() if p.name.startswith(name + "_") and MADE.match(p.name[len(name) + 1 :])]
+    return [p for p in made if p.is_file() or p.name == f"{name}_{PROTECTED}"]
 
 
-def _alive(pid: int) -> bool:
+def _delete(path: Path) -> None:
+    """Remove a file, or the folder of a DICOM series."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
     if pid == os.getpid():
         return True
     if os.name == "nt":
@@ -164,8 +179,8 @@ def _commit(stage: Staged, destination: Destination) -> None:
         new = sorted(source.iterdir(), key=lambda p: p.name == destination.record.name)
         kept = {p.name for p in new}
         for old in _files_of(destination.name, target):
-            if old.name not in kept:
-                old.unlink()
+            if old.name not in kept or old.is_dir():
+                _delete(old)
         for path in new:
             if target == destination.private:
                 path.chmod(0o600)

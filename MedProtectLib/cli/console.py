@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from MedProtectLib.errors import one_line
 from MedProtectLib.progress import Progress, Report, ignore
 
 
@@ -42,7 +43,7 @@ class _Bar:
 def say(lines: Iterable[str], kind: str) -> None:
     """Notices and warnings, one line each, on stderr."""
     for line in lines:
-        print(f"medprotect: {kind}: {line}", file=sys.stderr)
+        print(f"medprotect: {kind}: {one_line(line)}", file=sys.stderr)
 
 
 class Notices(logging.Handler):
@@ -59,7 +60,7 @@ def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
 
 def refuse(as_json: bool, message: str) -> None:
     """An error: one line on stderr, and with --json the same as an object on stdout."""
-    line = " ".join(message.split())
+    line = one_line(message)
     print(f"medprotect: error: {line}", file=sys.stderr)
     if as_json:
         print(json.dumps({"ok": False, "error": line}))

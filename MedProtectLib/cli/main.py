@@ -20,6 +20,10 @@ COMMANDS = {
     "protect": "protect one image: a bounded, imperceptible perturbation in and around its segments",
     "fit": "fit a profile of your own on a dataset",
     "verify": "measure an original and its protected version as they lie on disk",
+    "release": "protect a whole dataset: shareable folder, private folder, audit trail",
+    "restore": "give back the exact original of a protected file, to whoever holds the key",
+    "keys": "make, hand out, show and change the keys that restore",
+    "audit": "train models on clean and protected data and see whether they fail on clean images",
     "methods": "list the methods and what each needs",
 }
 

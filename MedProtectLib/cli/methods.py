@@ -70,4 +70,5 @@ def _effect_text(effect: dict[str, Any] | None) -> str:
         return "not yet, by us"
     verdict = "victim lower than after random noise" if effect["below_random"] else "victim NOT clearly lower than after random noise"
     scores = f"{effect['protected']:.2f} against {effect['random']:.2f}, clean {effect['clean']:.2f}"
-    return f"{verdict}: {scores} ({effect['regime']}, one seed)"
+    seeds = "one seed" if effect["seeds"] == 1 else f"mean of {effect['seeds']} seeds"
+    return f"{verdict}: {scores} ({effect['regime']}, {seeds})"

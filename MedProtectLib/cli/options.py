@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+import getpass
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.window import MODALITIES
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
+
+PASSPHRASE_VARIABLE = "MEDPROTECT_PASSPHRASE"
 
 
 def add_common(parser: ArgumentParser) -> None:
@@ -17,9 +28,17 @@ def add_common(parser: ArgumentParser) -> None:
     )
 
 
+def add_series(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--series", default=None, metavar="SERIES", help="one of several DICOM series in a folder, by its UID, number or description"
+    )
+
+
 def add_labels(parser: ArgumentParser) -> None:
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--labels", default=None, metavar="LABELS", help="label map of the image: .seg.nrrd, .nii.gz, .mha, .png, ...")
+    given.add_argument(
+        "--labels", default=None, metavar="LABELS", help="labels of the image: .seg.nrrd, .nii.gz, .mha, .png, DICOM SEG or RTSTRUCT, ..."
+    )
     given.add_argument("--class", dest="image_class", default=None, metavar="CLASS", help="class of the whole image, for classification")
     parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
 
@@ -49,6 +68,69 @@ def add_method_settings(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="numbers of the method, such as fraction=0.3; see 'medprotect methods'",
     )
+
+
+def add_key(parser: ArgumentParser, required: bool = False) -> None:
+    """The key of the restore vault."""
+    parser.add_argument(
+        "--key", required=required, default=None, metavar="FILE", help="key file of the restore vault (medprotect keys new)"
+    )
+    add_passphrase_file(parser)
+
+
+def add_passphrase_file(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file",
+        default=None,
+        metavar="FILE",
+        help=f"file with the key's passphrase, where it has one (default: {PASSPHRASE_VARIABLE} in the environment, else a prompt)",
+    )
+
+
+def key_of(arguments: Namespace, file: str | None = None) -> Key:
+    """The key in a file, that of --key where none is named.
+
+    Raises:
+        MedProtectError: not a key, readable by others, or a wrong passphrase or none.
+    """
+    from MedProtectLib.release.keys import load_key
+
+    file = file or arguments.key
+    return load_key(file, lambda: _passphrase(arguments, f"Passphrase of {file}: "))
+
+
+def new_passphrase(arguments: Namespace) -> str:
+    """A passphrase for a new key, asked for twice at a prompt.
+
+    Raises:
+        MedProtectError: there is none, or the two differ.
+    """
+    passphrase = _passphrase(arguments, "New passphrase: ")
+    if _is_asked_for(arguments) and getpass.getpass("The same again: ") != passphrase:
+        raise MedProtectError("the two passphrases differ; nothing was written.")
+    return passphrase
+
+
+def _is_asked_for(arguments: Namespace) -> bool:
+    return arguments.passphrase_file is None and PASSPHRASE_VARIABLE not in os.environ
+
+
+def _passphrase(arguments: Namespace, prompt: str) -> str:
+    """From a file, the environment or a prompt; never from the command line, which other users of a machine can read."""
+    from MedProtectLib.release.keys import check_owner_only
+
+    if arguments.passphrase_file is not None:
+        file = Path(arguments.passphrase_file)
+        check_owner_only(file)
+        try:
+            return file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise MedProtectError(f"{file}: no passphrase can be read from it.") from error
+    if not _is_asked_for(arguments):
+        return os.environ[PASSPHRASE_VARIABLE]
+    if not sys.stdin.isatty():
+        raise MedProtectError(f"this key needs a passphrase: give --passphrase-file or set {PASSPHRASE_VARIABLE}.")
+    return getpass.getpass(prompt)
 
 
 def parameter(text: str) -> tuple[str, float]:

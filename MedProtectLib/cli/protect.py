@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, progress_of, say, table
-from MedProtectLib.cli.options import add_common, add_intensity, add_labels, add_method_settings, fraction
+from MedProtectLib.cli.options import add_common, add_intensity, add_key, add_labels, add_method_settings, add_series, fraction, key_of
 from MedProtectLib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 
 EXAMPLE = """example:
   medprotect protect ct.nii.gz --labels ct_labels.nii.gz --segments 5 --output shareable --target-psnr 50.1
+  medprotect protect ct_series --labels segmentation.dcm --segments liver --output shareable
 
 writes into shareable/ the protected image and its record, and into shareable_private/ what reveals the perturbation:
-the perturbation itself, the private record, the report and the overlay picture."""
+the perturbation itself (with --key encrypted, for 'medprotect restore'), the private record, the report and the overlay picture."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="NRRD, NIfTI, MetaImage, PNG or TIFF")
+    parser.add_argument(
+        "image",
+        nargs="+",
+        metavar="IMAGE",
+        help="NRRD, NIfTI, MetaImage, PNG, TIFF, DICOM (a file, or the folder of a series); "
+        "several: the channels case_0000.nii.gz, case_0001.nii.gz, ... of one case, for which case.nii.gz stands, too",
+    )
+    add_series(parser)
     add_labels(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for what may be shared")
     parser.add_argument("--private", default=None, metavar="DIR", help="folder for what may not (default: DIR_private)")
@@ -39,22 +47,26 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--target-psnr", type=float, default=None, metavar="DB", help="come down to this PSNR where the bound allows more change"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of the same name")
+    add_key(parser)
     add_method_settings(parser)
     add_intensity(parser)
     add_common(parser)
 
 
 def run(arguments: Namespace) -> int:
+    from MedProtectLib.io.channels import group_of
     from MedProtectLib.job import protect_file
 
     job = protect_file(
-        arguments.image,
+        group_of([Path(image) for image in arguments.image]),
         arguments.labels,
         arguments.output,
         protector_of(arguments),
         segments=arguments.segments,
         image_class=arguments.image_class,
+        series=arguments.series,
         private=arguments.private,
+        key=None if arguments.key is None else key_of(arguments),
         overwrite=arguments.overwrite,
         report=progress_of(arguments),
     )
@@ -98,8 +110,12 @@ def _content(job: ProtectJob) -> dict[str, object]:
 
 
 def _text(job: ProtectJob) -> str:
-    report = Path(job.private) / job.record_path.name.replace("_record.json", "_report.html")
-    files = [("protected image", str(job.protected)), ("record", str(job.record_path)), ("report (private)", str(report))]
+    from MedProtectLib.io import channel_files
+
+    which = "_0000" if job.statistics.channels else ""
+    report = Path(job.private) / job.record_path.name.replace("_record.json", f"_report{which}.html")
+    images = channel_files(job.protected) or (job.protected,)
+    files = [*(("protected image", str(image)) for image in images), ("record", str(job.record_path)), ("report (private)", str(report))]
     return f"{table(files)}\n{statistics_text(job)}"
 
 

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, refuse, say, table
-from MedProtectLib.cli.options import add_common, add_intensity, add_labels
+from MedProtectLib.cli.options import add_common, add_intensity, add_labels, add_series
+from MedProtectLib.window import WINDOW_UNITS
 
 if TYPE_CHECKING:
     from MedProtectLib.statistics import Statistics
@@ -21,6 +22,7 @@ at all, or another file than the one its record describes."""
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("original", metavar="ORIGINAL")
     parser.add_argument("protected", metavar="PROTECTED")
+    add_series(parser)
     add_labels(parser)
     add_intensity(parser)
     add_common(parser)
@@ -37,6 +39,7 @@ def run(arguments: Namespace) -> int:
         arguments.modality,
         arguments.window,
         image_class=arguments.image_class,
+        series=arguments.series,
     )
     say(result.notices, "notice")
     if result.findings:
@@ -51,6 +54,9 @@ def run(arguments: Namespace) -> int:
 def statistic_rows(statistics: Statistics, unit: str = "in the image's own units") -> list[tuple[str, str]]:
     """Label and value of the numbers that people look for first."""
     low, high = statistics.window
+    window = f"{low:g} to {high:g}"
+    if statistics.channels:
+        unit, window = WINDOW_UNITS, "one for every channel, in whose units these numbers are"
     return [
         ("PSNR, whole image", _decibel(statistics.psnr_db)),
         ("PSNR, regions", _decibel(statistics.psnr_roi_db)),
@@ -58,8 +64,15 @@ def statistic_rows(statistics: Statistics, unit: str = "in the image's own units
         ("largest change", f"{statistics.max_abs_change_units:.4g} {unit} ({statistics.max_abs_change[0] * 255:.3g}/255 of the window)"),
         ("changed voxels", f"{statistics.changed_voxels} ({statistics.changed_fraction:.1%} of the regions)"),
         ("changed outside the regions", str(statistics.changed_outside_regions)),
-        ("intensity window", f"{low:g} to {high:g}"),
+        ("intensity window", window),
+        *((f"channel {number}", _of_channel(channel)) for number, channel in enumerate(statistics.channels)),
     ]
+
+
+def _of_channel(statistics: Statistics) -> str:
+    low, high = statistics.window
+    largest = f"{statistics.max_abs_change_units:.4g} of {low:g} to {high:g}"
+    return f"PSNR {_decibel(statistics.psnr_db)}, in the regions {_decibel(statistics.psnr_roi_db)}; largest change {largest}"
 
 
 def _decibel(value: float | None) -> str:

@@ -1,0 +1,136 @@
+"""The files of one case: made in hidden folders, renamed into place, the record last. Without its record a case counts as nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.io import sha256_file
+from MedProtectLib.outputs import private_folder, write_private
+from MedProtectLib.release.case import ReleaseCase, file_name_of
+from MedProtectLib.release.roots import MEMBER, Roots
+from MedProtectLib.release.writer import this_writer
+
+SLICES = "[0-9]*.dcm"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the files of one case are made: ``shared`` mirrors the shareable root, ``private`` the case's private folder."""
+
+    shared: Path
+    private: Path
+
+    def place(self, target: str) -> Path:
+        """Where the file with this place in the release is made."""
+        path = self.shared / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@contextmanager
+def staged(roots: Roots, case: ReleaseCase) -> Iterator[Stage]:
+    """Empty folders for a case that this process has claimed; what others have left of it is removed first, and they at the end."""
+    _sweep(roots, case)
+    name = f"{file_name_of(case.name)}.{this_writer().name}"
+    stage = Stage(roots.staging / name, roots.private_staging / name)
+    try:
+        stage.shared.mkdir(mode=0o700, parents=True)
+        private_folder(roots.private_staging)
+        stage.private.mkdir(mode=0o700)
+        yield stage
+    finally:
+        _sweep(roots, case)
+
+
+def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, Any]) -> None:
+    """Put everything that was staged into place, and then the record.
+
+    Raises:
+        MedProtectError: a place lies outside the shareable root. OSError: no space or no permission.
+    """
+    folder = roots.of_case(case.name)
+    private_folder(folder)
+    for path in files_below(stage.private):
+        path.chmod(0o600)
+        _move(path, folder / path.relative_to(stage.private))
+    for path in files_below(stage.shared):
+        target = roots.target(path.relative_to(stage.shared).as_posix())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _move(path, target)
+    content = json.dumps(dict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_private(roots.record(case.name), content.encode())
+
+
+def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
+    """The record of a committed case, None when there is none."""
+    try:
+        record = json.loads(roots.record(case).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and "key" in record and "outputs" in record else None
+
+
+def read_reason(roots: Roots, case: str) -> str | None:
+    """Why a case is in quarantine, None when it is not."""
+    try:
+        return str(json.loads(roots.reason(case).read_text(encoding="utf-8"))["reason"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "its entry in the quarantine folder is damaged."
+
+
+def outputs_hold(roots: Roots, record: Mapping[str, Any]) -> bool:
+    """Whether every file that the record names lies in the shareable root with the content that was written.
+
+    An image of a MedMNIST file is kept in the case's folder instead.
+    """
+    places = {roots.target(name): sha for name, sha in record["outputs"].items()}
+    if "member_sha256" in record:
+        places[roots.of_case(record["case"]) / MEMBER] = record["member_sha256"]
+    return all(path.is_file() and sha256_file(path) == sha for path, sha in places.items())
+
+
+def hashes_below(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file by its path relative to the folder."""
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files_below(folder)}
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and the folders in it, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sweep(roots: Roots, case: ReleaseCase) -> None:
+    """Remove what is left of a case without record: its staging folders, and files that were put into place before their record."""
+    for parent in (roots.staging, roots.private_staging):
+        for folder in parent.glob("*"):
+            if folder.name.rpartition(".")[0] == file_name_of(case.name):
+                shutil.rmtree(folder, ignore_errors=True)
+    if read_record(roots, case.name) is None:
+        withdraw_files(roots, case)
+
+
+def withdraw_files(roots: Roots, case: ReleaseCase) -> None:
+    """Remove a case's files from the shareable root and its private folder."""
+    for item in dict.fromkeys((case.image.target, *case.targets) if case.member is None else ()):
+        target = roots.target(item)
+        if target.is_dir():
+            for slice_file in target.glob(SLICES):
+                slice_file.unlink()
+        else:
+            target.unlink(missing_ok=True)
+    shutil.rmtree(roots.of_case(case.name), ignore_errors=True)
+
+
+def _move(path: Path, target: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+    path.replace(target)

@@ -1,0 +1,127 @@
+"""The end of a release: the files about the whole dataset, the records that may go out, the audit trail and the overview.
+
+Everything is made anew from the records on disk, so that it can be done again after every run, by any of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.records import LIMITS
+from MedProtectLib.release.audit import Outcome, write_audit
+from MedProtectLib.release.commit import read_reason, read_record
+from MedProtectLib.release.fingerprints import Fingerprints
+from MedProtectLib.release.inventory import listed
+from MedProtectLib.release.layouts import find_layout
+from MedProtectLib.release.ledger import FAILED, OPEN, QUARANTINED, read_ledger
+from MedProtectLib.release.overview import write_overview
+from MedProtectLib.release.roots import RECORDS, SUMMARY, Roots, write_shared, written_shared
+from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.versions import carry_over, withdrawn
+from MedProtectLib.version import __version__
+
+SCHEMA = 1
+
+
+def all_settled(roots: Roots) -> bool:
+    """Whether every case is committed or in quarantine."""
+    return all(roots.record(content["name"]).exists() or roots.reason(content["name"]).exists() for content in listed(roots))
+
+
+def outcomes(roots: Roots) -> Iterator[Outcome]:
+    """What became of every case, in the order of the list, as the disk tells."""
+    failed = {str(entry["case"]) for entry in read_ledger(roots.ledger) if entry["event"] == FAILED and "case" in entry}
+    for content in listed(roots):
+        case = str(content["name"])
+        record = read_record(roots, case)
+        if record is not None:
+            yield Outcome(case, str(record["status"]), "", content, record)
+        elif (reason := read_reason(roots, case)) is not None:
+            yield Outcome(case, QUARANTINED, reason, content, None)
+        else:
+            yield Outcome(case, FAILED if case in failed else OPEN, "not done; go on with --resume.", content, None)
+
+
+def finish(settings: Settings) -> None:
+    """Write everything that is about more than one case.
+
+    Raises:
+        MedProtectError: a file about the dataset is damaged. OSError: no space or no permission.
+    """
+    roots, layout = settings.roots, find_layout(Path(settings.dataset))
+    released = Fingerprints(str(outcome.content["image"]["target"]) for outcome in outcomes(roots) if outcome.record is not None)
+    released.sort()
+    layout.assemble(roots)
+    for item in layout.common():
+        _put(roots, item.target, (layout.root / item.source).read_bytes())
+    for name, content in layout.rewritten(released).items():
+        _put(roots, name, content)
+    if settings.earlier is not None:
+        carry_over(settings.earlier, roots)
+    gone = withdrawn(settings)
+    write_audit(roots, settings, outcomes(roots), gone)
+    write_overview(roots, settings, lambda: outcomes(roots), gone)
+    _write_shareable(roots, settings)
+
+
+def _put(roots: Roots, name: str, content: bytes) -> None:
+    path = roots.target(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_shared(path, content)
+
+
+def _write_shareable(roots: Roots, settings: Settings) -> None:
+    """The records and the summary that may go out: nothing in them gives a perturbation, a seed, a profile or an original away."""
+    tally = Tally()
+    with written_shared(roots.output / RECORDS) as file:
+        for outcome in outcomes(roots):
+            if outcome.record is not None:
+                shareable: dict[str, Any] = outcome.record["shareable"] | {"outputs": outcome.record["outputs"]}
+                shareable.pop("limits", None)  # the summary says them once
+                tally.add(shareable)
+                file.write((json.dumps(shareable, sort_keys=True) + "\n").encode())
+    summary = {
+        "schema": SCHEMA,
+        "medprotect": __version__,
+        "release": settings.name,
+        "layout": settings.layout,
+        "limits": list(LIMITS),
+        **tally.as_json(),
+    }
+    write_shared(roots.output / SUMMARY, (json.dumps(summary, indent=2, sort_keys=True) + "\n").encode())
+
+
+@dataclass
+class Tally:
+    """What the shareable summary says about the cases."""
+
+    protected: int = 0
+    unprotected: int = 0
+    lowest: float | None = None
+    highest: float | None = None
+    methods: set[str] = field(default_factory=set)
+    bounds: set[float] = field(default_factory=set)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        if not record["protected"]:
+            self.unprotected += 1
+            return
+        self.protected += 1
+        self.methods.add(record["method"])
+        self.bounds.add(record["bound"])
+        psnr = record["statistics"]["psnr_db"]
+        if psnr is not None:
+            self.lowest = psnr if self.lowest is None else min(self.lowest, psnr)
+            self.highest = psnr if self.highest is None else max(self.highest, psnr)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "cases": {"protected": self.protected, "unprotected": self.unprotected},
+            "methods": sorted(self.methods),
+            "bounds": sorted(self.bounds),
+            "psnr_db": {"lowest": self.lowest, "highest": self.highest},
+        }

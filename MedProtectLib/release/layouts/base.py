@@ -1,0 +1,124 @@
+"""What every layout of a dataset knows to do."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from MedProtectLib.io import extension_of, stem_of
+from MedProtectLib.io.volumes import READERS
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.fingerprints import Fingerprints
+from MedProtectLib.release.roots import Roots
+
+ABOUT = ("README", "LICENSE", "LICENCE", "ATTRIBUTION", "CITATION", "CHANGES", "NOTICE")
+DATA_OF_HEADER = {
+    ".mhd": (".raw", ".zraw", ".raw.gz"),
+    ".nhdr": (".raw", ".raw.gz", ".gz"),
+    ".seg.nhdr": (".raw", ".raw.gz", ".gz"),
+    ".hdr": (".img",),
+}
+
+
+class Layout(ABC):
+    """A dataset on disk. ``root`` is the folder that sources are relative to."""
+
+    name: ClassVar[str]
+
+    def __init__(self, dataset: Path) -> None:
+        self.dataset = dataset
+        self.root = dataset if dataset.is_dir() else dataset.parent
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, dataset: Path) -> bool:
+        """Whether the dataset has this layout."""
+
+    @abstractmethod
+    def cases(self) -> Iterator[ReleaseCase]:
+        """All cases, labelled or not, in an order that stays the same.
+
+        Raises:
+            MedProtectError: an entry that cannot be used.
+        """
+
+    def common(self) -> Iterable[Item]:
+        """Files about the whole dataset that go out as they are."""
+        for path in entries(self.root):
+            if path.is_file() and path.name.split(".")[0].upper() in ABOUT and not leads_out(path, self.root):
+                yield Item(path.name, path.name)
+
+    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        """Files about the whole dataset that name its cases: path in the release -> content for the ``released`` ones.
+
+        ``released`` holds the place of every released image.
+        """
+        return {}
+
+    def assemble(self, roots: Roots) -> None:  # noqa: B027 (most layouts have nothing to do)
+        """Make files of the release that hold many cases out of what was kept of each.
+
+        Raises:
+            MedProtectError: they cannot be written.
+        """
+
+    @abstractmethod
+    def left_out(self) -> list[str]:
+        """What lies in the dataset and belongs to no case: it does not go out."""
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Those of some files, relative to the dataset's folder, that belong to no case."""
+        used = Fingerprints(source for case in self.cases() for source in case.sources)
+        used.sort()
+        return [name for name in names if name not in used]
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, hidden files left out, by name; nothing where there is no such folder."""
+    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name) if folder.is_dir() else []
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and the folders in it, by name, one by one; links to folders are not followed."""
+    for path in entries(folder):
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink():
+            yield from files_below(path)
+
+
+def file_names(folder: Path) -> list[str]:
+    """The same as names, which take less room where there are very many."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as found:
+        return sorted(entry.name for entry in found if not entry.name.startswith("."))
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image file (not of the data file of a header)."""
+    return extension_of(path) in READERS and not (extension_of(path) == ".img" and path.with_suffix(".hdr").exists())
+
+
+def files_of(image: Path, root: Path, target: str) -> tuple[Item, ...]:
+    """The files of an image that is written to ``target``: itself, and the data file that its header names."""
+    items = [Item(relative(image, root), target)]
+    for extension in DATA_OF_HEADER.get(extension_of(image), ()):
+        data = image.with_name(stem_of(image) + extension)
+        if data.is_file():
+            items.append(Item(relative(data, root), target[: len(target) - len(extension_of(image))] + extension))
+    return tuple(items)
+
+
+def leads_out(path: Path, root: Path) -> bool:
+    """Whether a symbolic link on the way takes a path below the root to somewhere else: it could be any file of this machine."""
+    below = path.is_relative_to(root) and ".." not in path.parts
+    return below and not path.resolve().is_relative_to(root.resolve())
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path with forward slashes, relative to the root where it lies below it."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -1,0 +1,148 @@
+"""BIDS: the release is a derivative dataset, its images are called desc-protected and keep their sidecar files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import extension_of, stem_of
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.fingerprints import Fingerprints
+from MedProtectLib.release.layouts.base import Layout, entries, is_image, leads_out, relative
+from MedProtectLib.untrusted import read_json
+from MedProtectLib.version import __version__
+
+DESCRIPTION = "dataset_description.json"
+NOT_A_DESCRIPTION = "not the description of a BIDS dataset, or damaged. Repair it."
+PARTICIPANTS = "participants.tsv"
+LABEL_SUFFIXES = ("dseg", "mask", "seg")
+SIDECARS = (".json", ".bval", ".bvec")
+NOT_OF_ANATOMY = ("desc", "label", "space", "res", "den", "atlas", "seg")
+
+
+class Bids(Layout):
+    """Label maps (dseg, mask, seg) lie beside their image or under derivatives, with the same subject, session and entities."""
+
+    name = "BIDS"
+
+    @classmethod
+    def fits(cls, dataset: Path) -> bool:
+        return (dataset / DESCRIPTION).is_file() and any(p.is_dir() for p in dataset.glob("sub-*"))
+
+    def cases(self) -> Iterator[ReleaseCase]:
+        for subject in (p for p in entries(self.root) if p.is_dir() and p.name.startswith("sub-")):
+            images = [p for p in self._images(subject) if _suffix(p) not in LABEL_SUFFIXES]
+            labels = [p for p in self._images(subject) if _suffix(p) in LABEL_SUFFIXES]
+            for pipeline in entries(self.root / "derivatives"):
+                labels += [p for p in self._images(pipeline / subject.name) if _suffix(p) in LABEL_SUFFIXES]
+            for image in images:
+                yield self._case(image, sorted((p for p in labels if _labels(p, image)), key=lambda p: LABEL_SUFFIXES.index(_suffix(p))))
+
+    @staticmethod
+    def _images(folder: Path) -> list[Path]:
+        return sorted(p for p in folder.rglob("*") if p.is_file() and is_image(p) and not p.name.startswith("."))
+
+    def _case(self, image: Path, labels: list[Path]) -> ReleaseCase:
+        source = relative(image, self.root)
+        target = _protected_name(source) if labels else source
+        stem = target[: len(target) - len(extension_of(target))]
+        copies = [Item(relative(p, self.root), stem + extension_of(p)) for p in _sidecars(image)]
+        for path in labels:
+            copies += [Item(relative(p, self.root), relative(p, self.root)) for p in (path, *_sidecars(path))]
+        item = Item(source, target)
+        return ReleaseCase(stem_of(image), item, (item,), relative(labels[0], self.root) if labels else None, copies=tuple(copies))
+
+    def common(self) -> Iterable[Item]:
+        yield from super().common()
+        for path in entries(self.root):
+            if path.is_file() and path.suffix == ".json" and path.name != DESCRIPTION and not leads_out(path, self.root):
+                yield Item(path.name, path.name)
+        for path in self.root.glob(f"derivatives/*/{DESCRIPTION}"):
+            if not leads_out(path, self.root):
+                yield Item(relative(path, self.root), relative(path, self.root))
+
+    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        files = {DESCRIPTION: (json.dumps(self._description(), indent=4, ensure_ascii=False) + "\n").encode()}
+        ignored = self.root / ".bidsignore"
+        own = "medprotect_*\n"
+        files[".bidsignore"] = (ignored.read_text(encoding="utf-8").rstrip("\n") + "\n" + own if ignored.is_file() else own).encode()
+        if (self.root / PARTICIPANTS).is_file():
+            files[PARTICIPANTS] = self._participants({c.image.target.split("/")[0] for c in self.cases() if c.image.target in released})
+        return files
+
+    def _description(self) -> dict[str, Any]:
+        path = self.root / DESCRIPTION
+        try:
+            content = read_json(path, NOT_A_DESCRIPTION)
+            before = {key: content.pop(key) for key in ("DatasetDOI", "GeneratedBy", "SourceDatasets") if key in content}
+            earlier = list(before.get("GeneratedBy", ()))
+        except TypeError as error:
+            raise MedProtectError(f"{path}: {NOT_A_DESCRIPTION}") from error
+        made = {"Name": "MedProtect", "Version": __version__, "Description": "bounded perturbation of the images; labels unchanged"}
+        source = {"DOI": before["DatasetDOI"]} if "DatasetDOI" in before else {"Version": "the original, which is not public"}
+        return content | {"DatasetType": "derivative", "GeneratedBy": [made, *earlier], "SourceDatasets": [source]}
+
+    def _participants(self, subjects: set[str]) -> bytes:
+        text = io.StringIO(newline="")
+        try:
+            with (self.root / PARTICIPANTS).open(newline="", encoding="utf-8-sig") as file:
+                rows = csv.reader(file, delimiter="\t")
+                writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+                heading = next(rows, [])
+                column = heading.index("participant_id") if "participant_id" in heading else 0
+                writer.writerow(heading)
+                writer.writerows(row for row in rows if len(row) > column and row[column] in subjects)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise MedProtectError(f"{self.root / PARTICIPANTS}: not a table in UTF-8, or damaged. Repair it.") from error
+        return text.getvalue().encode()
+
+    def left_out(self) -> list[str]:
+        about = {item.source for item in self.common()} | {DESCRIPTION, PARTICIPANTS}
+        paths = (p for p in sorted(self.root.rglob("*")) if p.is_file() and not p.name.startswith("."))
+        return [name for name in self.unused(relative(p, self.root) for p in paths) if name not in about]
+
+
+def _parts(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The entities of a file name, and its parts that are none: suffixes."""
+    entities, bare = {}, []
+    for part in stem_of(path).split("_"):
+        key, marker, value = part.partition("-")
+        if marker:
+            entities[key] = value
+        else:
+            bare.append(part)
+    return entities, bare
+
+
+def _suffix(path: Path) -> str:
+    bare = _parts(path)[1]
+    return bare[-1] if bare else ""
+
+
+def _labels(labels: Path, image: Path) -> bool:
+    """Whether a label map belongs to an image: nothing in its name contradicts the image's name."""
+    (of_labels, suffixes), (of_image, [*_, kind]) = _parts(labels), _parts(image)
+    asked = {key: value for key, value in of_image.items() if key not in NOT_OF_ANATOMY}
+    same = {key: value for key, value in of_labels.items() if key not in NOT_OF_ANATOMY} == asked
+    return same and labels.parent.name == image.parent.name and (len(suffixes) == 1 or kind in suffixes)
+
+
+def _protected_name(path: str) -> str:
+    """With the entity desc-protected in front of the suffix; an earlier description is kept in it."""
+    folder, _, name = path.rpartition("/")
+    parts = name.split("_")
+    earlier = next((part for part in parts if part.startswith("desc-")), None)
+    if earlier is None:
+        parts.insert(-1, "desc-protected")
+    else:
+        parts[parts.index(earlier)] = f"{earlier}Protected"
+    return f"{folder}/{'_'.join(parts)}"
+
+
+def _sidecars(image: Path) -> list[Path]:
+    return [p for extension in SIDECARS if (p := image.with_name(stem_of(image) + extension)).is_file()]

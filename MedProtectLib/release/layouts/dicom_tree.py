@@ -1,0 +1,80 @@
+"""A tree of DICOM files: every image series is a case; segmentations and structure sets are its labels and follow it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.layouts.base import Layout, files_below, is_image, relative
+
+if TYPE_CHECKING:
+    from MedProtectLib.io.dicom import Inventory, LabelFile, Series
+
+
+class DicomTree(Layout):
+    """A series keeps its folder; where several share one, each gets a folder of its own in it."""
+
+    name = "DICOM tree"
+
+    @classmethod
+    def fits(cls, dataset: Path) -> bool:
+        from MedProtectLib.io.dicom import is_dicom
+
+        known = (is_dicom(path) for path in files_below(dataset) if is_dicom(path) or is_image(path))
+        return next(known, False)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """All objects below the folder, by kind."""
+        from MedProtectLib.io.dicom import scan
+
+        return scan(self.root)
+
+    def cases(self) -> Iterator[ReleaseCase]:
+        sharing: defaultdict[Path, list[Series]] = defaultdict(list)
+        for series in self.inventory.series:
+            sharing[Path(series.files[0]).parent].append(series)
+        for folder, together in sorted(sharing.items()):
+            for number, series in enumerate(together, start=1):
+                yield self._case(series, folder, number if len(together) > 1 or folder == self.root else None)
+
+    def _case(self, series: Series, folder: Path, number: int | None) -> ReleaseCase:
+        place = relative(folder, self.root)
+        name = place if number is None else f"{'' if folder == self.root else place + '/'}series_{number:03d}"
+        if number is None and {Path(f).parent for f in series.files} == {folder} and self._alone(series, folder):
+            image = Item(place, name)
+            files: tuple[Item, ...] = (image,)
+        else:
+            image = Item(relative(Path(series.files[0]), self.root), self._target(series, name))
+            below = "" if series.alone else "/{}"
+            files = tuple(Item(relative(f, self.root), image.target + below.format(f.name)) for f in map(Path, series.files))
+        labels = [label for label in self.inventory.labels if self._belongs(label, series)]
+        references = tuple(Item(r, r) for r in (relative(Path(label.path), self.root) for label in labels if self._only(label, series)))
+        return ReleaseCase(name, image, files, relative(Path(labels[0].path), self.root) if labels else None, references=references)
+
+    @staticmethod
+    def _alone(series: Series, folder: Path) -> bool:
+        """Whether the series is all that lies in its folder."""
+        return {Path(f).name for f in series.files} == {p.name for p in folder.iterdir()}
+
+    @staticmethod
+    def _target(series: Series, name: str) -> str:
+        """A folder for a series, a file for a picture that is one by itself."""
+        return f"{name}.dcm" if series.alone else name
+
+    @staticmethod
+    def _belongs(label: LabelFile, series: Series) -> bool:
+        return series.uid in label.series_uids
+
+    def _only(self, label: LabelFile, series: Series) -> bool:
+        """Whether no other series of the tree is referred to, so that the object can follow this one."""
+        return not any(other.uid in label.series_uids for other in self.inventory.series if other.uid != series.uid)
+
+    def left_out(self) -> list[str]:
+        used = {source for case in self.cases() for source in case.sources}
+        everything = (relative(p, self.root) for p in sorted(self.root.rglob("*")) if p.is_file())
+        return [name for name in everything if name not in used and Path(name).parent.as_posix() not in used]

@@ -1,0 +1,131 @@
+"""Decathlon and nnU-Net folders: imagesTr, labelsTr, imagesTs and dataset.json; nnU-Net's files end in a channel number."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import extension_of, stem_of
+from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.fingerprints import Fingerprints
+from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, file_names, files_of, is_image, leads_out, relative
+
+PARTS = ("Tr", "Val", "Ts")
+INDEX = "dataset.json"
+SIDECARS = (".json",)
+
+
+class NnUNet(Layout):
+    """Images and labels in folders of their own, with equal names. Test images without labels are unlabelled cases."""
+
+    name = "Decathlon or nnU-Net"
+
+    @classmethod
+    def fits(cls, dataset: Path) -> bool:
+        return (dataset / "imagesTr").is_dir()
+
+    def cases(self) -> Iterator[ReleaseCase]:
+        for part in PARTS:
+            labels = LabelFiles(self.root / f"labels{part}")
+            for name, files in grouped(self.root / f"images{part}", labels):
+                found = labels.of(name) or labels.of(stem_of(files[0]))
+                yield self._case(name if part == "Tr" else f"images{part}/{name}", name, files, found)
+
+    def _case(self, case: str, name: str, files: list[Path], labels: Path | None) -> ReleaseCase:
+        sources = [relative(p, self.root) for p in files]
+        if len(files) > 1:
+            group = f"{files[0].parent.name}/{name}{extension_of(files[0])}"
+            image, parts = Item(group, group), tuple(Item(s, s) for s in sources)
+        else:
+            image, parts = Item(sources[0], sources[0]), files_of(files[0], self.root, sources[0])
+        copies = [relative(p, self.root) for p in self._sidecars(name, files)]
+        if labels is not None:
+            copies += [item.source for item in files_of(labels, self.root, relative(labels, self.root))]
+            copies += [relative(p, self.root) for p in _beside(labels, (name,))]
+        source = None if labels is None else relative(labels, self.root)
+        return ReleaseCase(case, image, parts, source, copies=tuple(Item(c, c) for c in dict.fromkeys(copies)))
+
+    @staticmethod
+    def _sidecars(name: str, files: list[Path]) -> list[Path]:
+        return _beside(files[0], (name, *map(stem_of, files)))
+
+    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        path = self.root / INDEX
+        if not path.is_file() or leads_out(path, self.root):
+            return {}
+        content = path.read_bytes()
+        try:
+            index = json.loads(content)
+            kept = {key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise MedProtectError(f"{path}: not the index of a dataset, or damaged. Repair it or take it away.") from error
+        changed: dict[str, Any] = {key: value for key, value in kept.items() if len(value) != len(index[key])}
+        training = sum(1 for case in self.cases() if "/" not in case.name and case.labelled and case.image.target in released)
+        if "numTraining" in index and index["numTraining"] != training:
+            changed["numTraining"] = training
+        if "test" in kept and "numTest" in index and index["numTest"] != len(kept["test"]):
+            changed["numTest"] = len(kept["test"])
+        return {INDEX: (json.dumps(index | changed, indent=4, ensure_ascii=False) + "\n").encode() if changed else content}
+
+    def left_out(self) -> list[str]:
+        known = {f"{kind}{part}" for kind in ("images", "labels") for part in PARTS} | {INDEX}
+        extra = [p.name for p in entries(self.root) if p.name not in known and not (p.is_file() and p.name.split(".")[0].upper() in ABOUT)]
+        inside = (f"{folder}/{name}" for folder in sorted(known - {INDEX}) for name in file_names(self.root / folder))
+        return extra + self.unused(inside)
+
+
+class LabelFiles:
+    """The label maps of a folder by their names, kept as short as possible: there may be very many."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names = [name for name in file_names(folder) if is_image(folder / name)]
+
+    def of(self, stem: str) -> Path | None:
+        """The label map with this name and any extension."""
+        place = bisect_left(self.names, stem)
+        while place < len(self.names) and self.names[place].startswith(stem):
+            if stem_of(self.names[place]) == stem:
+                return self.folder / self.names[place]
+            place += 1
+        return None
+
+
+def grouped(folder: Path, labels: LabelFiles) -> Iterator[tuple[str, list[Path]]]:
+    """The image files of a folder by case: channel files numbered from 0000 on are one case, unless each has labels of its own."""
+
+    def case_of(name: str) -> str:
+        stem = stem_of(name)
+        channel = CHANNEL_STEM.fullmatch(stem)
+        return stem if channel is None or labels.of(stem) else channel[1]
+
+    names = sorted((name for name in file_names(folder) if is_image(folder / name)), key=lambda name: (case_of(name), name))
+    for case, group in groupby(names, key=case_of):
+        files = [folder / name for name in group]
+        if len(files) > 1 and stem_of(files[0]) != f"{case}_0000":
+            yield from ((stem_of(file), [file]) for file in files)
+        else:
+            yield case, files
+
+
+def _beside(path: Path, stems: tuple[str, ...]) -> list[Path]:
+    """Sidecar files with one of the names."""
+    found = (path.with_name(stem + extension) for stem in dict.fromkeys(stems) for extension in SIDECARS)
+    return [p for p in found if p.is_file()]
+
+
+def _kept(listed: list[Any], released: Fingerprints) -> list[Any]:
+    """The entries of an index whose image is released, under its listed name or with the number of its only channel."""
+    kept = []
+    for entry in listed:
+        name = str(entry["image"] if isinstance(entry, dict) else entry).replace("\\", "/").removeprefix("./")
+        extension = extension_of(name)
+        if name in released or f"{name[: len(name) - len(extension)]}_0000{extension}" in released:
+            kept.append(entry)
+    return kept

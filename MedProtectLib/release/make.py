@@ -1,0 +1,253 @@
+"""The files of one case, made in its stage: protected with its labels, or an unlabelled one as it is."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import labels_or_class, read_volume, sha256_file, sha256_voxels
+from MedProtectLib.io.npz import member_array
+from MedProtectLib.job import write_and_reread, write_pictures
+from MedProtectLib.protector import Protection, Protector
+from MedProtectLib.records import private_record, shareable_record
+from MedProtectLib.release.already import check_image
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.commit import Stage
+from MedProtectLib.release.ledger import COPIED, OK
+from MedProtectLib.release.roots import MEMBER
+from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.versions import Released, frozen, recall, reserve
+from MedProtectLib.statistics import Statistics, measure
+from MedProtectLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
+
+
+@dataclass
+class Clock:
+    """Seconds by step."""
+
+    steps: dict[str, float]
+    at: float
+
+    @classmethod
+    def started(cls) -> Clock:
+        return cls({}, time.monotonic())
+
+    def lap(self, step: str) -> None:
+        now = time.monotonic()
+        self.steps[step], self.at = round(now - self.at, 4), now
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a case is made with. ``inputs``: SHA-256 of its files by source."""
+
+    settings: Settings
+    protector: Protector
+    case: ReleaseCase
+    stage: Stage
+    inputs: Mapping[str, str]
+    key: Key | None
+    clock: Clock
+
+    @property
+    def image_files(self) -> dict[Path, str]:
+        """SHA-256 of the files of the image."""
+        return {self.settings.root / item.source: self.inputs[item.source] for item in self.case.image_files}
+
+
+def copied(making: Making) -> dict[str, Any]:
+    """An unlabelled case as it is; returns what its record says.
+
+    Raises:
+        MedProtectError: it is no image, was protected before, or went out protected in an earlier version.
+    """
+    settings, case, stage, clock = making.settings, making.case, making.stage, making.clock
+    volume = read_case_image(settings.root, case)
+    check_image(making.image_files, settings.root, volume)
+    voxels = sha256_voxels(volume.array)
+    if settings.earlier is not None:
+        before = recall(settings.earlier, voxels, case)
+        if before is not None and before.protected_voxels is not None:
+            raise MedProtectError(
+                f"its image went out protected in '{before.version}': the original beside it would show the perturbation. Withheld."
+            )
+    reserve(settings.roots, voxels, case.name, "")
+    for item in (*case.image_files, *case.copies, *case.references):
+        _copy(settings, item, stage)
+    clock.lap("copy")
+    return {
+        "status": COPIED,
+        "original_voxels_sha256": voxels,
+        "protected_voxels_sha256": None,
+        "changed_fraction": 0.0,
+        "withheld": [],
+        "warnings": ["it has no labels and went out as it is, unprotected."],
+        "shareable": {"case": case.name, "protected": False},
+        "private": {},
+    }
+
+
+def protected(making: Making) -> dict[str, Any]:
+    """A protected case with its labels; returns what its record says.
+
+    Raises:
+        MedProtectError: the case cannot be used, or must be withheld.
+    """
+    settings, case, clock = making.settings, making.case, making.clock
+    volume = read_case_image(settings.root, case)
+    labels = labels_or_class(volume, None if case.labels is None else settings.root / case.labels, settings.segments, case.image_class)
+    check_image(making.image_files, settings.root, volume)
+    voxels = sha256_voxels(volume.array)
+    reserve(settings.roots, voxels, case.name, case.label_identity(making.inputs))
+    clock.lap("read")
+    before = None if settings.earlier is None else recall(settings.earlier, voxels, case)
+    if before is None or settings.earlier is None:
+        protection = making.protector.protect(volume, labels)
+    else:
+        protection = frozen(before, settings.earlier, making.protector, volume, labels)
+    clock.lap("protect")
+    stored = _written(making, protection, before)
+    for item in case.copies:
+        _copy(settings, item, making.stage)
+    withheld = _rewrite_references(making, protection)
+    if hasattr(volume.source, "uids"):
+        _write_uids(making.stage.private / "uids.csv", protection.volume)
+    clock.lap("write")
+    statistics = measure(volume, stored, protection.regions, protection.windows, protection.bound)
+    clock.lap("measure")
+    shared, kept = _records(making, protection, stored, statistics, voxels)
+    if making.key is not None:
+        from MedProtectLib.release.vault import seal
+
+        seal(volume, stored, making.key, release=settings.name, case=case.name).save(settings.roots.vault)
+        clock.lap("seal")
+    write_pictures(making.stage.private, "", protection, stored, statistics, kept, pages=settings.reports)
+    clock.lap("report")
+    return {
+        "status": OK,
+        "original_voxels_sha256": voxels,
+        "protected_voxels_sha256": shared["protected_voxels_sha256"],
+        "changed_fraction": statistics.changed_fraction if before is None else before.changed,
+        "withheld": withheld,
+        "warnings": [*protection.notices, *protection.warnings, *withheld],
+        "frozen_since": None if before is None else before.version,
+        "shareable": shared,
+        "private": kept,
+    }
+
+
+def read_case_image(root: Path, case: ReleaseCase) -> Volume:
+    """The image of a case.
+
+    Raises:
+        MedProtectError: it cannot be used.
+    """
+    if case.member is None:
+        return read_volume(root / case.image.source)
+    from MedProtectLib.fitting.dataset import CaseFiles
+
+    return CaseFiles(case.name, root / case.image.source, None, case.image_class, case.member, case.split).read()[0]
+
+
+def _written(making: Making, protection: Protection, before: Released | None) -> Volume:
+    """The protected image in the stage, as re-read. Where the original's files are those of an earlier version, so are the bytes."""
+    if making.case.member is not None:
+        return _kept_member(making, protection.volume)
+    target = making.stage.place(making.case.image.target)
+    same_files = before is not None and sorted(before.inputs.values()) == sorted(making.image_files.values())
+    if before is None or not same_files or not _copied_from(before, making):
+        return write_and_reread(protection.volume, target)
+    stored = read_volume(target)
+    if sha256_voxels(stored.array) != before.protected_voxels:
+        raise MedProtectError(f"{target.name}: the file of '{before.version}' was changed. Put the released one back.")
+    return stored
+
+
+def _kept_member(making: Making, protected: Volume) -> Volume:
+    """An image of a MedMNIST file, kept in the private root until the whole file is made."""
+    path = making.stage.private / MEMBER
+    np.save(path, member_array(protected), allow_pickle=False)
+    return protected.with_array(np.load(path, allow_pickle=False).reshape(protected.array.shape))
+
+
+def _copied_from(before: Released, making: Making) -> bool:
+    """Whether the files of the earlier version could be copied."""
+    earlier = making.settings.earlier
+    places = {making.case.image.target, *(item.target for item in making.case.image_files)}
+    names = [name for name in before.outputs if name in places or name.rpartition("/")[0] in places]
+    for root in dict.fromkeys([Path(before.output), *([earlier.output] if earlier else [])]):
+        if names and all((root / name).is_file() and sha256_file(root / name) == before.outputs[name] for name in names):
+            for name in names:
+                shutil.copyfile(root / name, making.stage.place(name))
+            return True
+    return False
+
+
+def _copy(settings: Settings, item: Item, stage: Stage) -> None:
+    source = settings.root / item.source
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, stage.place(item.target))
+
+
+def _write_uids(path: Path, protected: Volume) -> None:
+    """Which UID became which, for the owner of a DICOM series."""
+    from MedProtectLib.io.dicom import derived_uids
+
+    uids = derived_uids(protected)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("kind", "original", "released"))
+        for kind, pairs in (("series", uids.series), ("instance", uids.instances)):
+            writer.writerows((kind, original, released) for original, released in pairs.items())
+
+
+def _rewrite_references(making: Making, protection: Protection) -> list[str]:
+    """DICOM objects with references to the protected series; returns the reasons of those that cannot go out."""
+    withheld = []
+    for item in making.case.references:
+        from MedProtectLib.io.dicom import derived_uids, rewrite_references
+
+        target = making.stage.place(item.target)
+        if target.exists():
+            withheld.append(f"{item.source} was withheld: a slice of the protected series has its name. Rename it.")
+            continue
+        try:
+            rewrite_references(making.settings.root / item.source, target, [derived_uids(protection.volume)])
+        except MedProtectError as error:
+            target.unlink(missing_ok=True)
+            withheld.append(f"{item.source} was withheld: {error}")
+    return withheld
+
+
+def _records(
+    making: Making, protection: Protection, stored: Volume, statistics: Statistics, voxels: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What may go out about the case, and what repeats it."""
+    case, inputs = making.case, making.inputs
+    files = [] if stored.source is None else [sha256_file(file) for file in stored.source.files]
+    of_voxels = sha256_voxels(stored.array)
+    about: dict[str, Any] = {
+        "case": case.name,
+        "protected": True,
+        "protected_file": case.image.target,
+        "protected_sha256": files[0] if len(files) == 1 else of_voxels,
+        "protected_voxels_sha256": of_voxels,
+    }
+    original = ", ".join(inputs[item.source] for item in case.image_files)
+    originals = {"original_file": case.image.source, "original_sha256": original, "original_voxels_sha256": voxels}
+    labelled = {"image_class": str(case.image_class)}
+    if case.labels is not None:
+        labelled = {"labels_file": case.labels, "labels_sha256": inputs[case.labels]}
+    seed = making.protector.seed_for(protection.profile)
+    kept = private_record(protection, {**about, **originals, **labelled}, making.settings.segments, seed)
+    return shareable_record(protection, statistics, about), kept

@@ -1,0 +1,82 @@
+"""The beginning of a release: roots that fit, and a manifest that every run of it agrees with."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.outputs import private_folder
+from MedProtectLib.release.already import check_dataset
+from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.settings import Settings
+
+
+def open_release(settings: Settings, resume: bool) -> None:
+    """Check the roots and write the manifest, or compare it with the one that is there.
+
+    Raises:
+        MedProtectError: the roots or the dataset cannot be used, or another release is in the roots.
+    """
+    roots, dataset = settings.roots, Path(settings.dataset)
+    roots.check(dataset)
+    check_dataset(settings.root)
+    _check_previous(settings)
+    if roots.manifest.exists():
+        if not resume:
+            raise MedProtectError(f"{roots.private}: a release is there already. Go on with it by --resume, or choose another --output.")
+        different = settings.differences(Settings.load(roots.manifest))
+        if different:
+            raise MedProtectError(
+                f"{roots.manifest}: the release began with other settings ({', '.join(different)}). Use the same, or another --output."
+            )
+    else:
+        for root in (roots.output, roots.private):
+            if root.is_dir() and any(root.iterdir()):
+                raise MedProtectError(f"{root}: the folder is not empty and holds no release. Choose another folder.")
+    private_folder(roots.private)
+    roots.private.chmod(0o700)
+    roots.output.mkdir(parents=True, exist_ok=True)
+    _write_manifest(settings, roots)
+
+
+def _check_previous(settings: Settings) -> None:
+    """A version is protected as the one before, or their difference would tell of both."""
+    if settings.earlier is None:
+        return
+    if not settings.earlier.manifest.is_file():
+        raise MedProtectError(f"{settings.earlier.private}: no release is here. Check --previous and --previous-private.")
+    now, before = settings.parameters(), Settings.load(settings.earlier.manifest).parameters()
+    if different := [key for key in now if now[key] != before[key]]:
+        raise MedProtectError(
+            f"{settings.earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike."
+        )
+
+
+def _write_manifest(settings: Settings, roots: Roots) -> None:
+    """In one step, so that of two runs that begin at once the later one finds the earlier one's."""
+    part = roots.manifest.with_name(f".manifest.{os.getpid()}.part")
+    try:
+        part.write_bytes(settings.to_bytes())
+        part.chmod(0o600)
+        if not roots.manifest.exists():
+            _put_if_absent(part, roots.manifest)
+        different = settings.differences(Settings.load(roots.manifest))
+        if different:
+            raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
+        if roots.manifest.read_bytes() != part.read_bytes():
+            part.replace(roots.manifest)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _put_if_absent(part: Path, path: Path) -> None:
+    """Give a file its name unless there is one; where the file system knows no second names, by writing it again."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return
+    except OSError:
+        with suppress(FileExistsError), path.open("xb") as file:
+            file.write(part.read_bytes())

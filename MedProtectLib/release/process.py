@@ -1,0 +1,189 @@
+"""One case of a release, from the dataset to its committed record: a function of a manifest's path and a case, on any machine.
+
+    claim -> hash -> skip? -> read -> checks -> protect -> write -> re-read -> measure -> seal -> commit
+
+It takes paths and gives a small dict, so that every runner can call it: here, in another process, on another machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import sha256_file, sha256_path
+from MedProtectLib.outputs import private_folder, write_private
+from MedProtectLib.protector import Protector
+from MedProtectLib.release.case import ReleaseCase
+from MedProtectLib.release.claims import claimed
+from MedProtectLib.release.commit import commit, hashes_below, outputs_hold, read_record, staged
+from MedProtectLib.release.layouts.base import leads_out
+from MedProtectLib.release.ledger import BUSY, FAILED, QUARANTINED, SKIPPED, STARTED, Ledger
+from MedProtectLib.release.make import Clock, Making, copied, protected
+from MedProtectLib.release.roots import MEMBER, Roots
+from MedProtectLib.release.settings import COPY, Settings, key_of_case
+from MedProtectLib.release.versions import Released, is_remembered, remember
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
+
+RECORD_SCHEMA = 1
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+LOG = logging.getLogger(__name__)
+
+
+class ChangedCaseError(MedProtectError):
+    """A committed case whose files are not those that it was made of."""
+
+
+def process_case(manifest: str, content: Mapping[str, Any], key: Key | None = None, attempt: int = 1) -> dict[str, Any]:
+    """Settle one case.
+
+    Args:
+        manifest: path of the release's manifest, :attr:`~MedProtectLib.release.roots.Roots.manifest`.
+        content: the case, as :meth:`ReleaseCase.as_json` gives it.
+        key: of the restore vault, for this release; None where there is no vault.
+        attempt: which one it is, for the ledger.
+
+    Returns:
+        ``case``, ``status`` (ok, skipped, copied, quarantined, failed, busy), ``reason``, ``seconds``, ``withheld`` (objects of the
+        case that could not go out) and ``stop``: whether no other case will fare better, such as on a full disk.
+    """
+    began = time.monotonic()
+    settings, protector = _loaded(manifest)
+    case = ReleaseCase.from_json(content)
+    roots, ledger = settings.roots, Ledger(settings.roots.ledger)
+    result = {"case": case.name, "reason": "", "withheld": [], "stop": False}
+    try:
+        with claimed(roots.claims, case.name) as mine:
+            if not mine:
+                return result | {"status": BUSY, "seconds": 0.0}
+            return result | _settled(settings, protector, case, ledger, key, attempt)
+    except Exception as error:
+        status, stop, reason = _judged(error, roots)
+        seconds = round(time.monotonic() - began, 3)
+        try:
+            if status == QUARANTINED:
+                quarantine(roots, case, reason, attempt)
+            ledger.append(status, case=case.name, reason=reason, seconds=seconds, attempt=attempt)
+        except OSError as full:
+            status, stop, reason = FAILED, True, f"{full.filename or roots.private}: {full.strerror}"
+        return result | {"status": status, "reason": reason, "stop": stop, "seconds": seconds}
+
+
+def quarantine(roots: Roots, case: ReleaseCase, reason: str, attempt: int) -> None:
+    """Write down why a case does not go out."""
+    path = roots.reason(case.name)
+    private_folder(path.parent)
+    content = {"case": case.name, "reason": reason, "files": list(case.sources), "attempt": attempt, "time": time.time()}
+    write_private(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+@lru_cache(maxsize=1)
+def _loaded_at(manifest: str, modified: int) -> tuple[Settings, Protector]:
+    settings = Settings.load(Path(manifest))
+    return settings, settings.protector()
+
+
+def _loaded(manifest: str) -> tuple[Settings, Protector]:
+    """The settings and the protector, once for a process."""
+    return _loaded_at(manifest, Path(manifest).stat().st_mtime_ns)
+
+
+def _judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
+    """What an error makes of a case, whether to stop, and the reason in one line without any of the image's content."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return FAILED, True, f"{cause.filename or 'the output'}: {cause.strerror}. Make space and go on with --resume."
+        if isinstance(cause, OSError) and cause.filename is not None and roots.hold(Path(os.fsdecode(cause.filename))):
+            return FAILED, False, f"{cause.filename}: {cause.strerror}. Mend that and go on with --resume."
+        cause = cause.__cause__
+    if isinstance(error, ChangedCaseError):
+        return FAILED, False, str(error)
+    if isinstance(error, MedProtectError):
+        return QUARANTINED, False, " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return FAILED, False, f"{error.filename or 'a file'}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return FAILED, False, "not enough memory for this case. Use fewer --jobs or a machine with more memory."
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    LOG.debug("unexpected error in a case", exc_info=error)
+    return QUARANTINED, False, f"an unexpected error ({type(error).__name__} in {Path(where.filename).name}, line {where.lineno})."
+
+
+def _settled(settings: Settings, protector: Protector, case: ReleaseCase, ledger: Ledger, key: Key | None, attempt: int) -> dict[str, Any]:
+    roots, clock = settings.roots, Clock.started()
+    if not case.labelled and settings.unlabelled != COPY:
+        raise MedProtectError("it has no labels: nothing says what to protect. Label it, or release it as it is with --unlabelled copy.")
+    inputs = {source: _sha256(settings.root / source, settings.root) for source in case.sources}
+    identity = key_of_case(settings, {**inputs, "class": str(case.image_class), "member": str(case.member)})
+    record = read_record(roots, case.name)
+    if record is not None:
+        if record["key"] != identity:
+            raise ChangedCaseError("its files changed since it was released. Make a new version of the release with --previous.")
+        if outputs_hold(roots, record):
+            if not is_remembered(roots, record["original_voxels_sha256"]):
+                _remember(settings, case, record)
+            ledger.append(SKIPPED, durable=False, case=case.name, key=identity)
+            return {"status": SKIPPED, "seconds": round(time.monotonic() - clock.at, 3), "withheld": record["withheld"]}
+    clock.lap("hash")
+    ledger.append(STARTED, case=case.name, key=identity, attempt=attempt)
+    with staged(roots, case) as stage:
+        record = {"schema": RECORD_SCHEMA, "case": case.name, "key": identity, "inputs": inputs, "attempt": attempt}
+        making = Making(settings, protector, case, stage, inputs, key, clock)
+        record |= protected(making) if case.labelled else copied(making)
+        record["outputs"] = hashes_below(stage.shared)
+        if case.member is not None:
+            record["member_sha256"] = sha256_file(stage.private / MEMBER)
+        clock.lap("hash_outputs")
+        record["seconds"] = clock.steps
+        record["time"] = time.time()
+        commit(stage, roots, case, record)
+    _remember(settings, case, record)
+    roots.reason(case.name).unlink(missing_ok=True)
+    seconds = round(sum(clock.steps.values()), 3)
+    ledger.append(record["status"], case=case.name, key=identity, seconds=seconds, attempt=attempt, outputs=record["outputs"])
+    return {"status": record["status"], "seconds": seconds, "withheld": record["withheld"]}
+
+
+def _remember(settings: Settings, case: ReleaseCase, record: Mapping[str, Any]) -> None:
+    inputs = {name: sha for name, sha in record["inputs"].items() if name in {item.source for item in case.image_files}}
+    released = Released(
+        case=case.name,
+        labels=case.label_identity(record["inputs"]),
+        version=record.get("frozen_since") or settings.name,
+        output=settings.output,
+        image=case.image.target,
+        outputs=record["outputs"],
+        inputs=inputs,
+        protected_voxels=record["protected_voxels_sha256"],
+        changed=record["changed_fraction"],
+    )
+    remember(settings.roots, record["original_voxels_sha256"], released)
+
+
+def _sha256(path: Path, root: Path) -> str:
+    """Of a file, or of the files of a folder.
+
+    Raises:
+        MedProtectError: it cannot be read, or a symbolic link leads out of the dataset.
+    """
+    if leads_out(path, root):
+        raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
+    stat = path.stat() if path.exists() else None
+    return sha256_path(path) if stat is None or path.is_dir() else _sha256_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2)
+def _sha256_of(path: Path, modified: int, size: int) -> str:
+    """Of a file; kept for the next case, which may lie in the same one."""
+    return sha256_file(path)

@@ -1,0 +1,143 @@
+"""The way back: a protected file, its vault entry and the key give the exact original."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import read_volume, sha256_voxels, write_volume
+from MedProtectLib.io.npz import rewrite
+from MedProtectLib.release.instances import write_instances
+from MedProtectLib.release.keys import Key
+from MedProtectLib.release.members import EXTENSION, original_images
+from MedProtectLib.release.vault import Entry, Secret, applied, content_sha256, find_entry
+from MedProtectLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What was restored: ``files`` lie at ``output``; ``same_file`` is whether their bytes are those of the original's files.
+
+    The voxels always are, bit for bit, and DICOM files are as well. Other files differ from the original's where their format
+    leaves a choice that is not kept: how they are packed, the name of a data file beside a header.
+    """
+
+    output: Path
+    files: tuple[Path, ...]
+    release: str
+    case: str
+    same_file: bool
+
+
+def restore_file(
+    protected: str | os.PathLike[str], vault: str | os.PathLike[str], key: Key, output: str | os.PathLike[str], overwrite: bool = False
+) -> Restoration:
+    """Write the original of a protected file, in the same format, readable by the owner only. All of it appears, or nothing.
+
+    Args:
+        protected: the file as it was released, to the last byte (of a pair the header, of a DICOM series its folder), or a MedMNIST
+            file, of which every image must be as it was released.
+        vault: folder with the vault entries, searched with its subfolders.
+        key: of the site, the release or the case; see :func:`MedProtectLib.release.keys.load_key`.
+        output: where the original goes, in another folder than the protected file's, with the same extension.
+        overwrite: replace a file that is there.
+
+    Raises:
+        MedProtectError: the file is not the one that was protected, no entry belongs to it, the key is another one or does not
+            reach it, the entry was changed, or the output cannot be written.
+    """
+    protected, output = Path(protected), Path(output)
+    if protected.suffix.lower() == EXTENSION:
+        return _restore_members(protected, Path(vault), key, output, overwrite)
+    volume = read_volume(protected)
+    _check_output(volume.source.files, volume.source.targets(output), overwrite)
+    entry = find_entry(Path(vault), volume)
+    secret = entry.open(key)
+    files, content = _write(volume, _original(volume, entry, secret), secret, output)
+    return Restoration(output, files, entry.header.release, entry.header.case, content == secret.original_sha256)
+
+
+def restore_volume(protected: Volume, entry: Entry, key: Key) -> Volume:
+    """The original of a protected volume, in memory. The entry must be that of its file (:func:`find_entry` gives it).
+
+    Raises:
+        MedProtectError: as for :func:`restore_file`.
+    """
+    return _original(protected, entry, entry.open(key))
+
+
+def _original(protected: Volume, entry: Entry, secret: Secret) -> Volume:
+    if entry.header.protected_sha256 != content_sha256(protected):
+        raise MedProtectError(f"{protected.name}: the vault entry belongs to another file, or this one was changed after it was protected.")
+    try:
+        return protected.with_array(applied(secret, protected.array))
+    except MedProtectError as error:
+        raise MedProtectError(f"{protected.name}: {error}") from error
+
+
+def _restore_members(protected: Path, vault: Path, key: Key, output: Path, overwrite: bool) -> Restoration:
+    """The same for the images of a MedMNIST file; its other arrays and its packing stay."""
+    _check_output([protected], [output], overwrite)
+    arrays, entry = original_images(protected, vault, key)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _hidden_folder(output) as folder:
+            rewrite(protected, folder / output.name, arrays)
+            _move(folder, output)
+    except OSError as error:
+        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+    count = sum(map(len, arrays.values()))
+    return Restoration(output, (output,), entry.header.release, f"{count} images", same_file=False)
+
+
+def _check_output(inputs: Iterable[Path], outputs: Iterable[Path], overwrite: bool) -> None:
+    folders = {file.absolute().parent.resolve() for file in inputs}
+    for file in outputs:
+        if file.absolute().parent.resolve() in folders:
+            raise MedProtectError(
+                f"{file}: this is the protected file's own folder. Choose another one, so that no original is shared by mistake."
+            )
+        if file.is_dir():
+            raise MedProtectError(f"{file}: this folder exists. Choose another --output.")
+        if file.exists() and not overwrite:
+            raise MedProtectError(f"{file}: this file exists. Use --overwrite to replace it, or choose another --output.")
+
+
+@contextmanager
+def _hidden_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the output that nobody else can look into and that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}.", suffix=".part", dir=output.parent) as folder:
+        yield Path(folder)
+
+
+def _move(folder: Path, output: Path) -> None:
+    """Put what is in a folder beside ``output`` into place, readable by the owner only, a header after its voxels."""
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for path in sorted(folder.iterdir(), key=lambda p: p.name == output.name):
+        path.replace(output.parent / path.name)
+
+
+def _write(protected: Volume, original: Volume, secret: Secret, output: Path) -> tuple[tuple[Path, ...], str]:
+    """Write and re-read beside the output, then move in place. Returns the files and the SHA-256 of their content."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _hidden_folder(output) as folder:
+            made = folder / output.name
+            if secret.headers:
+                write_instances(secret.headers, protected, original.array, made)
+            else:
+                write_volume(original, made)
+            stored = read_volume(made)
+            if sha256_voxels(stored.array) != sha256_voxels(original.array):
+                raise MedProtectError(f"{output}: the file does not hold what was written to it. The disk may be faulty; nothing was kept.")
+            content = content_sha256(stored)
+            _move(folder, output)
+    except OSError as error:
+        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+    return tuple(output.parent / path.relative_to(folder) for path in stored.source.files), content

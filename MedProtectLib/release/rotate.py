@@ -1,0 +1,38 @@
+"""Another key for a vault."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.progress import Progress, Report, ignore
+from MedProtectLib.release.keys import Key
+from MedProtectLib.release.vault import SUFFIX, Entry
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How many entries were sealed anew, and how many were under the new key already."""
+
+    changed: int
+    unchanged: int
+
+
+def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation:
+    """Seal every entry of a vault anew under another key. Interrupted, it goes on where it stopped when it is called again.
+
+    Raises:
+        MedProtectError: no entries, one that the old key does not open, or one that cannot be written; those before it are done.
+    """
+    entries = sorted(vault.rglob(f"*{SUFFIX}"))
+    if not entries:
+        raise MedProtectError(f"{vault}: no vault entries ({SUFFIX}) here. Give the vault's folder.")
+    changed = 0
+    for number, path in enumerate(entries):
+        report(Progress("rotate", number, len(entries)))
+        entry = Entry.load(path)
+        if not entry.opens_with(new):
+            entry.resealed(old, new).save(path.parent, path.name)
+            changed += 1
+    return Rotation(changed, len(entries) - changed)

@@ -1,0 +1,64 @@
+"""Who writes: one process of one run, told apart from every other on all machines that share the file system."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from MedProtectLib.staging import alive
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A process: its machine (with the namespace that its number is valid in), its number, and when it began in clock ticks."""
+
+    host: str
+    pid: int
+    began: int
+
+    @property
+    def name(self) -> str:
+        """Usable in a file name."""
+        return f"{self.host}-{self.pid}-{self.began}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"host": self.host, "pid": self.pid, "began": self.began}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Writer:
+        """Raises KeyError, TypeError or ValueError for anything that :meth:`as_json` did not write."""
+        return cls(str(content["host"]), int(content["pid"]), int(content["began"]))
+
+    def is_gone(self) -> bool | None:
+        """Whether the process has ended; None where this machine cannot know."""
+        if self.host != _host():
+            return None
+        began = _began(self.pid)
+        return began != self.began if began is not None else not alive(self.pid)
+
+
+def this_writer() -> Writer:
+    """The process that asks."""
+    return Writer(_host(), os.getpid(), _began(os.getpid()) or 0)
+
+
+@cache
+def _host() -> str:
+    namespace = Path("/proc/self/ns/pid")
+    inside = f"-{str(namespace.readlink()).strip('pid:[]')}" if namespace.is_symlink() else ""
+    return socket.gethostname().split(".")[0] + inside
+
+
+def _began(pid: int) -> int | None:
+    """When a process began, so that a number that is given again is not taken for it; 0 when it has ended and waits to be
+    fetched by its parent, None where the system does not say.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,0 +1,374 @@
+"""A release as the officer sees it: what lies where, what is refused, what is recorded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.release.keys import SiteKey, save_key
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, own_profile, tree, voxels
+from samples import Run
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_profile(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time of a small case, and one test looks at them."""
+    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+
+
+def call(run: Run, dataset: Path, out: Path, profile: Path, *more: object) -> tuple[int, dict, str]:
+    """A release in this process without a vault, its JSON answer and what it said."""
+    code, answer, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--json", *more)
+    return code, json.loads(answer), said
+
+
+def test_a_release_has_the_layout_of_its_dataset_and_nothing_secret(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    before = tree(dataset)
+    code, answer, _ = call(run, dataset, out, profile)
+    assert code == 0
+    assert (answer["ok"], answer["counts"]["ok"]) == (True, 2)
+    assert tree(dataset) == before
+    released = tree(out)
+    assert set(released) == set(before) | {"medprotect_records.jsonl", "medprotect_release.json"}
+    for name, sha in before.items():
+        if name.startswith("imagesTr"):
+            assert released[name] != sha
+            original, protected = nib.load(dataset / name), nib.load(out / name)
+            assert protected.header.binaryblock == original.header.binaryblock
+        else:
+            assert released[name] == sha, name
+    private = out.with_name("out_private")
+    secrets = {profile.read_bytes().hex(), *before.values()} - {sha for name, sha in before.items() if not name.startswith("imagesTr")}
+    secrets |= {json.loads((private / "manifest.json").read_text())["settings"]["profile_sha256"], '"seed"', str(tmp_path)}
+    shareable = "".join((out / name).read_text() for name in ("medprotect_records.jsonl", "medprotect_release.json"))
+    assert not [secret for secret in secrets if secret in shareable]
+    for path in (private, *private.rglob("*")) if os.name == "posix" else ():
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    overview = (private / "overview" / "index.html").read_text()
+    for name in NAMES[:2]:
+        case = name.removesuffix(".nii.gz")
+        assert (private / "cases" / case / "overlay.png").stat().st_size > 10_000
+        assert f"../cases/{case}/overlay.png" in overview
+        assert f"../cases/{case}/report.html" in overview
+        assert (private / "cases" / case / "report.html").is_file()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_audit_trail_says_what_went_in_and_out(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out, private = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "secret"
+    assert call(run, dataset, out, profile, "--private", private, "--target-psnr", 50)[0] == 0
+    entries = [json.loads(line) for line in (private / "audit.jsonl").read_text().splitlines()]
+    rows = list(csv.DictReader((private / "audit.csv").open()))
+    assert [entry["case"] for entry in entries] == [row["case"] for row in rows] == [n.removesuffix(".nii.gz") for n in NAMES[:2]]
+    ins, outs = tree(dataset), tree(out)
+    for entry, row in zip(entries, rows, strict=True):
+        assert entry["inputs"] == {name: ins[name] for name in entry["inputs"]}
+        assert entry["outputs"] == {name: outs[name] for name in entry["outputs"]}
+        image = f"imagesTr/{entry['case']}.nii.gz"
+        change = np.abs(voxels(out / image).astype(float) - voxels(dataset / image))
+        low, high = entry["statistics"]["window"]
+        assert entry["epsilon_measured"] == pytest.approx(change.max() / (high - low), rel=1e-6)
+        assert entry["statistics"]["psnr_db"] == pytest.approx(-20 * np.log10(np.sqrt(np.mean(change**2)) / (high - low)), abs=1e-6)
+        assert float(row["psnr_db"]) == entry["statistics"]["psnr_db"]
+        assert 49.5 <= entry["statistics"]["psnr_db"] <= 50.5 or entry["statistics"]["psnr_db"] > 50
+        assert (row["status"], row["seed"], row["target_psnr"]) == ("ok", "11", "50.0")
+        assert sum(entry["seconds"].values()) > 0
+
+
+def test_a_dry_run_plans_and_writes_nothing(run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
+    dataset = decathlon(tmp_path / "in", 2, unlabelled=1)
+    before = tree(tmp_path)
+    code, answer, _ = call(run, dataset, tmp_path / "out", profile, "--dry-run")
+    assert tree(tmp_path) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+    assert code == 1, "a case would not go out"
+    assert answer["counts"] == {"ok": 2, "quarantined": 1}
+    assert answer["estimate"]["seconds"] > 0
+    assert answer["estimate"]["shareable_bytes"] > 10_000
+    planned = answer["cases"][0]
+    assert 0 < planned["touched"] < planned["voxels"] == np.prod(planned["grid"])
+    assert planned["levels"] > 1
+    again = ("--dry-run", "--unlabelled", "copy", "--no-reports")
+    code, text, _ = run("release", dataset, "--output", tmp_path / "out", "--profile", profile, *again)
+    assert code == 0
+    assert "goes out UNPROTECTED" in text
+    assert "nothing: this was a dry run" in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in"), tmp_path / "out"
+    assert call(run, dataset, out, profile, "--resume")[1]["ok"] is True, "on an absent output it starts"
+    done = tree(out)
+    code, _, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
+    assert code == 1
+    assert "--resume" in said
+    for path in dataset.rglob("*"):
+        path.touch()
+    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    assert (code, answer["counts"]["skipped"]) == (0, 3)
+    assert tree(out) == done
+    (out / "imagesTr" / NAMES[0]).write_bytes(b"damaged")
+    (out / "labelsTr" / NAMES[1]).unlink()
+    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    assert (code, answer["counts"]["skipped"], answer["counts"]["ok"]) == (0, 1, 2)
+    assert tree(out) == done
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    assert call(run, dataset, out, profile)[0] == 0
+    done = tree(out)
+    shutil.copyfile(dataset / "labelsTr" / NAMES[1], dataset / "labelsTr" / NAMES[0])
+    code, answer, said = call(run, dataset, out, profile, "--resume")
+    assert (code, answer["counts"]["failed"]) == (1, 1)
+    assert "--previous" in said
+    (dataset / "labelsTr" / NAMES[0]).unlink()
+    (dataset / "imagesTr" / NAMES[0]).unlink()
+    again = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--resume")
+    code, _, said = run(*again)
+    assert code == 1
+    assert "no longer in the dataset" in said
+    code, _, said = run(
+        "release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--resume", "--bound", "8/255"
+    )
+    assert code == 1
+    assert "other settings (bound)" in said
+    assert tree(out) == done
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_bad_cases_are_quarantined_with_a_reason_and_the_others_go_out(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 4, unlabelled=1), tmp_path / "out"
+    (dataset / "imagesTr" / NAMES[1]).write_bytes((dataset / "imagesTr" / NAMES[1]).read_bytes()[:5000])
+    labels = nib.load(dataset / "labelsTr" / NAMES[2])
+    nib.save(nib.Nifti1Image(np.zeros(labels.shape, np.uint8), labels.affine), dataset / "labelsTr" / NAMES[2])
+    (dataset / "labelsTr" / NAMES[3]).unlink()
+    (dataset / "labelsTr" / NAMES[3]).symlink_to(profile)
+    code, answer, said = call(run, dataset, out, profile)
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"], answer["counts"]["failed"]) == (1, 1, 4, 0)
+    reasons = {p.stem: json.loads(p.read_text())["reason"] for p in (tmp_path / "out_private" / "quarantine").iterdir()}
+    assert set(reasons) == {*(n.removesuffix(".nii.gz") for n in NAMES[1:4]), f"imagesTs%2F{NAMES[4].removesuffix('.nii.gz')}"}
+    words = ("truncated", "nothing to protect", "symbolic link", "no labels")
+    for (name, reason), word in zip(sorted(reasons.items()), (*words[:3], words[3]), strict=True):
+        assert word in reason, (name, reason)
+        assert word in said
+    assert sorted(p.name for p in (out / "imagesTr").iterdir()) == [NAMES[0]]
+    assert not (out / "imagesTs").exists()
+    index = json.loads((out / "dataset.json").read_text())
+    assert [entry["image"] for entry in index["training"]] == [f"./imagesTr/{NAMES[0]}"]
+    assert (index["numTraining"], index["numTest"], index["test"]) == (1, 0, [])
+    for part in ("imagesTr", "labelsTr"):
+        for name in NAMES[1:4]:
+            (dataset / part / name).unlink()
+            shutil.copyfile(HIPPOCAMPUS / part / name, dataset / part / name)
+    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    assert (code, answer["counts"]["ok"], answer["counts"]["skipped"], answer["counts"]["quarantined"]) == (1, 3, 1, 1)
+    assert len(list((tmp_path / "out_private" / "quarantine").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_unlabelled_cases_never_go_out_silently(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 1, unlabelled=1)
+    code, _, said = run(
+        "release", dataset, "--output", tmp_path / "a", "--profile", profile, "--no-vault", "--jobs", 0, "--unlabelled", "fail"
+    )
+    assert code == 1
+    assert "1 of 2 cases have no labels" in said
+    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").iterdir())
+    code, answer, _ = call(run, dataset, tmp_path / "b", profile, "--unlabelled", "copy")
+    assert (code, answer["counts"]["copied"]) == (0, 1)
+    assert (tmp_path / "b" / "imagesTs" / NAMES[1]).read_bytes() == (dataset / "imagesTs" / NAMES[1]).read_bytes()
+    entries = [json.loads(line) for line in (tmp_path / "b_private" / "audit.jsonl").read_text().splitlines()]
+    assert [(e["status"], e["protected"]) for e in entries] == [("ok", True), ("copied", False)]
+    assert "unprotected" in entries[1]["warnings"][0]
+    assert json.loads((tmp_path / "b" / "medprotect_release.json").read_text())["cases"] == {"protected": 1, "unprotected": 1}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    assert call(run, dataset, out, profile)[0] == 0
+    code, _, said = run("release", out, "--output", tmp_path / "again", "--profile", profile, "--no-vault", "--jobs", 0)
+    assert code == 1
+    assert "a release of MedProtect already" in said
+    (out / "medprotect_release.json").unlink()
+    (out / "medprotect_records.jsonl").rename(out / "imagesTr" / "medprotect_records.jsonl")
+    code, answer, _ = call(run, out, tmp_path / "again", profile)
+    assert (code, answer["counts"]["quarantined"]) == (1, 1)
+    assert "protected already" in answer["problems"][0]["reason"]
+    single = tmp_path / "single"
+    image = dataset / "imagesTr" / NAMES[0]
+    assert run("protect", image, "--labels", dataset / "labelsTr" / NAMES[0], "--profile", profile, "--output", single)[0] == 0
+    mixed = decathlon(tmp_path / "mixed", 1)
+    shutil.copyfile(next(single.glob("*_protected.nii.gz")), mixed / "imagesTr" / NAMES[0])
+    shutil.copyfile(next(single.glob("*_record.json")), mixed / "imagesTr" / "any_record.json")
+    code, answer, _ = call(run, mixed, tmp_path / "third", profile)
+    assert (code, answer["counts"]["quarantined"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_image_is_not_protected_twice_with_different_labels(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    shutil.copyfile(dataset / "imagesTr" / NAMES[0], dataset / "imagesTr" / NAMES[1])
+    code, answer, _ = call(run, dataset, out, profile)
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
+    assert "the same as that of case" in answer["problems"][0]["reason"]
+
+
+def test_a_public_profile_and_the_vault_need_a_word(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    for options, word in (
+        (("--no-vault",), "profile of your own"),
+        (("--no-vault", "--profile", Path("MedProtectLib/profiles/umed_3d.medprotect").absolute()), "--allow-public-profile"),
+        (("--profile", profile), "--key FILE"),
+    ):
+        code, _, said = run("release", dataset, "--output", tmp_path / "out", *options)
+        assert code == 1
+        assert word in said
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out_private").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--shard", "3/2"), "i from 1 to n"),
+        (("--shard", "auto"), "SLURM"),
+        (("--dask", "tcp://10.0.0.5:8786"), "safe"),
+        (("--dask", "tls://node:8786"), "--dask-tls"),
+        (("--dask", "local", "--shard", "1/2"), "exclude"),
+        (("--jobs", "-1"), "--jobs -1"),
+        (("--memory", "0"), "positive"),
+        (("--method", "umed"), "method lsp"),
+        (("--bound", "2"), "32/255"),
+        (("--previous-private", "x"), "--previous"),
+        (("--key", "x"), "exclude"),
+    ],
+)
+def test_wrong_usage_is_one_line(run: Run, profile: Path, tmp_path: Path, options: tuple[str, ...], word: str) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    code, _, said = run("release", dataset, "--output", tmp_path / "out", "--profile", profile, "--no-vault", *options)
+    assert code == 2
+    assert word in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["in/out", "in", "."])
+def test_input_shareable_and_private_files_stay_apart(run: Run, profile: Path, tmp_path: Path, place: str) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    before = tree(tmp_path)
+    assert run("release", dataset, "--output", tmp_path / place, "--profile", profile, "--no-vault")[0] == 1
+    out = tmp_path / "out"
+    for private in (out, out / "private", tmp_path, dataset / "private"):
+        code, _, said = run("release", dataset, "--output", out, "--private", private, "--profile", profile, "--no-vault")
+        assert code == 1
+        assert "must not lie in" in said
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_with_other_files_is_refused(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    code, _, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--resume")
+    assert code == 1
+    assert "not empty" in said
+    assert tree(out).keys() == {"thesis.txt"}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    assert call(run, dataset, out, profile)[0] == 0
+    events = [(entry["event"], entry.get("case")) for entry in ledger(tmp_path / "out_private")]
+    first, second = (name.removesuffix(".nii.gz") for name in NAMES[:2])
+    assert events == [("run", None), ("started", first), ("ok", first), ("started", second), ("ok", second), ("ended", None)]
+    for folder in (out, tmp_path / "out_private"):
+        code, answer, _ = run("release", "--status", folder, "--json")
+        assert code == 0
+        assert json.loads(answer)["counts"] == {"ok": 2}
+    assert run("release", "--status", tmp_path)[0] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_vault_restores_every_original_and_holds_the_only_perturbation(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    key = tmp_path / "site.key"
+    save_key(SiteKey.new(), key)
+    options = ("--profile", profile, "--key", key, "--jobs", 0)
+    assert run("release", dataset, "--output", out, *options)[0] == 0
+    assert not [p for p in (tmp_path / "out_private").rglob("*") if "perturbation" in p.name]
+    second = tmp_path / "v2"
+    assert run("release", dataset, "--output", second, "--previous", out, *options)[0] == 0
+    for version in (out, second):
+        for name in NAMES[:2]:
+            original = tmp_path / "back" / version.name / name
+            vault = version.with_name(f"{version.name}_private")
+            code, _, said = run("restore", version / "imagesTr" / name, "--vault", vault, "--key", key, "--output", original)
+            assert code == 0, said
+            assert np.array_equal(voxels(original), voxels(dataset / "imagesTr" / name))
+    save_key(SiteKey.new(), tmp_path / "other.key")
+    image, other = out / "imagesTr" / NAMES[0], tmp_path / "other.key"
+    assert run("restore", image, "--vault", tmp_path / "out_private", "--key", other, "--output", tmp_path / "x.nii.gz")[0] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_case(
+    run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+
+    def refuse(volume: object, path: Path) -> None:
+        raise MedProtectError("it cannot be written") from PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("MedProtectLib.release.make.write_and_reread", refuse)
+        code, answer, _ = call(run, dataset, out, profile)
+    assert (code, answer["counts"]["failed"], answer["counts"]["quarantined"]) == (1, 1, 0)
+    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that no Windows file can have")
+@pytest.mark.usefixtures("no_pictures")
+def test_links_and_names_that_lead_out_stay_behind(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "README.md").write_text("private")
+    (dataset / "README.md").symlink_to(secret / "README.md")
+    (dataset / "imagesTs").rmdir()
+    shutil.copyfile(dataset / "imagesTr" / NAMES[0], secret / "x.nii.gz")
+    (dataset / "imagesTs").symlink_to(secret)
+    for part in ("imagesTr", "labelsTr"):
+        (dataset / part / NAMES[1]).rename(dataset / part / "con.nii.gz")
+    code, answer, said = call(run, dataset, out, profile, "--unlabelled", "copy")
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 2)
+    assert "symbolic link" in said
+    assert "Rename" in said
+    assert set(tree(out)) == {
+        "LICENSE.txt",
+        "dataset.json",
+        f"imagesTr/{NAMES[0]}",
+        f"labelsTr/{NAMES[0]}",
+        "medprotect_records.jsonl",
+        "medprotect_release.json",
+    }
