@@ -1,0 +1,283 @@
+"""The runs of an audit: planned, trained one after the other, each kept as a row as soon as it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from MedProtectLib.audit.data import TEST, TRAIN, VALIDATION, AuditData, Sample
+from MedProtectLib.audit.nnunet import NNUNET, check_nnunet, train_nnunet
+from MedProtectLib.audit.registry import regime_of
+from MedProtectLib.audit.releases import CLEAN, Release, Releases, check_method
+from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, void_reason
+from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
+from MedProtectLib.audit.training import score, train_victim
+from MedProtectLib.audit.victims import victim_for
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.methods.base import CLASSIFICATION
+from MedProtectLib.progress import Progress, Report, ignore
+from MedProtectLib.protector import Protector
+from MedProtectLib.version import __version__
+
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which runs an audit is made of. ``releases`` holds the data and the bound; ``public`` another clean data set or None."""
+
+    releases: Releases
+    methods: Sequence[str]
+    victims: Sequence[str]
+    regimes: Sequence[str]
+    seeds: Sequence[int]
+    shares: Sequence[float] = (1.0,)
+    steps: int | None = None
+    public: AuditData | None = field(default=None, repr=False)
+
+    @property
+    def data(self) -> AuditData:
+        return self.releases.data
+
+    def check(self) -> None:
+        """Raises UsageError for a name, a number or a combination that there is not, before anything is trained.
+
+        The bound and the PSNR target are checked by the protector that they are for.
+        """
+        for method in self.methods:
+            check_method(method, self.data, self.releases.profiles, self.releases.folders)
+        for victim in self.victims:
+            if victim == NNUNET:
+                for regime in self.regimes:
+                    check_nnunet(self.data, regime)
+            else:
+                victim_for(victim, self.data.task)
+        for regime in self.regimes:
+            if regime_of(regime).needs_public and self.public is None:
+                raise UsageError(f"regime '{regime}' needs public clean data. Give another data set with --public.")
+        for share in self.shares:
+            if not 0 < share <= 1:
+                raise UsageError(f"share {share:g}: give the protected part of the training cases, above 0 and up to 1.")
+        for option, steps in (("--steps", self.steps), ("--fit-steps", self.releases.fit_steps)):
+            if steps is not None and steps < 1:
+                raise UsageError(f"{option} {steps}: give at least 1.")
+        Protector(bound=self.releases.bound, target_psnr=self.releases.target_psnr)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every run with its twins before it; seed after seed, so that the tables mean something early."""
+        wanted = [
+            Run(
+                dataset=self.data.name,
+                victim=victim,
+                regime=regime,
+                method=method,
+                seed=seed,
+                steps=self.steps or self.data.setting.steps,
+                epsilon=self.releases.bound,
+                target_psnr_db=self.releases.target_psnr,
+                share=share,
+            )
+            for seed in self.seeds
+            for victim in self.victims
+            for regime in self.regimes
+            for method in self.methods
+            for share in (self.shares if method != CLEAN else (1.0,))
+        ]
+        ordered: dict[str, Run] = {}
+        for run in wanted:
+            run = run.clean_twin if run.method == CLEAN else run
+            for each in (*run.needs, run):
+                ordered.setdefault(each.key, each)
+        return list(ordered.values())
+
+
+def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignore) -> Iterator[Row]:
+    """Do the runs that the file does not hold yet and yield their rows, each after it is on disk.
+
+    Raises:
+        UsageError: as :meth:`Experiment.check`. MedProtectError: rows of other data in the file, cases that cannot be used.
+    """
+    experiment.check()
+    _check_same(experiment, rows)
+    open_runs = [run for run in experiment.runs if run not in rows]
+    meter = _Meter(sum(run.steps for run in open_runs), report)
+    test = experiment.data.samples(TEST)
+    for run in open_runs:
+        release = experiment.releases.of(CLEAN if run.method == CLEAN_PART else run.method, meter.aside)
+        row = _row(run, experiment, release, test, rows, meter)
+        rows.append(row)
+        meter.finished(run.steps)
+        yield row
+
+
+def _circumstances(experiment: Experiment) -> dict[str, Any]:
+    """What must be equal for rows to stand in one table."""
+    data, releases = experiment.data, experiment.releases
+    setting = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(data.setting).items()}
+    return {"data_sha256": data.sha256, "setting": setting, "fit_steps": releases.fit_steps, "fit_seed": releases.fit_seed}
+
+
+def _check_same(experiment: Experiment, rows: RowFile) -> None:
+    now = _circumstances(experiment)
+    for run in experiment.runs:
+        then = rows.rows.get(run.key, now)
+        different = [name for name, value in now.items() if then.get(name) != value]
+        if different:
+            raise MedProtectError(
+                f"{rows.path}: the row {run.key} was made with another {different[0]}. Use another output for this audit."
+            )
+
+
+def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Sample], rows: RowFile, meter: _Meter) -> Row:
+    data, began = experiment.data, time.monotonic()
+    samples, protected = training_samples(data, release, run)
+    report = meter.within(run.key)
+    if run.victim == NNUNET:
+        trained = train_nnunet(data, samples, run.seed, run.steps, report)
+    else:
+        trained = train_victim(data, samples, regime_of(run.regime), run.victim, run.seed, run.steps, experiment.public, report)
+    last = score(trained.last, test, data)
+    steps = [step for step, _ in trained.curve]
+    best_step = steps[int(np.argmax([value for _, value in trained.curve]))]
+    best = last if best_step == steps[-1] else score(trained.best, test, data, distances=False)
+    twins = {need.key: rows[need] for need in run.needs}
+    row: Row = {
+        "key": run.key,
+        "method": run.method,
+        "dataset": run.dataset,
+        "victim": run.victim,
+        "regime": run.regime,
+        "seed": run.seed,
+        "epsilon": run.epsilon,
+        "target_psnr_db": run.target_psnr_db,
+        "share": run.share,
+        "steps": run.steps,
+        **_visibility(release, protected),
+        **_scores(last, best, best_step, data),
+        **_twins(run, twins),
+        "curve": [[step, _rounded(value)] for step, value in trained.curve],
+        "chance": _rounded(constant_score(data.samples(VALIDATION), data)),
+        "training_loss": _rounded(trained.loss),
+        "seconds": round(time.monotonic() - began, 1),
+        "training_cases": len(samples),
+        "test_cases": [sample.case.name for sample in test],
+        **_circumstances(experiment),
+        "release_sha256": release.sha256,
+        "medprotect": __version__,
+        "torch": torch.__version__,
+    }
+    own = [row] if run.method in (CLEAN, "noise") else []
+    row["void_reason"] = void_reason([*own, *(twin for twin in twins.values() if twin["method"] != CLEAN_PART)])
+    row["void"] = bool(row["void_reason"])
+    return row
+
+
+def training_samples(data: AuditData, release: Release, run: Run) -> tuple[list[Sample], list[str]]:
+    """What the victim of a run trains on, and the names of the protected cases among it.
+
+    Of a share, those cases are protected whose names come first in an order that looks random and is the same in every run,
+    so that a larger share contains the smaller one.
+    """
+    names = sorted((case.name for case in data.cases[TRAIN]), key=lambda name: hashlib.sha256(f"share {name}".encode()).hexdigest())
+    chosen = set(names[: round(run.share * len(names))])
+    if run.method == CLEAN_PART:
+        return [sample for sample in data.samples(TRAIN) if sample.case.name not in chosen], []
+    images = {name: image for name, image in release.images(data).items() if name in chosen}
+    return data.samples(TRAIN, images), list(images)
+
+
+def _visibility(release: Release, protected: Sequence[str]) -> dict[str, Any]:
+    """PSNR over the protected images: mean and minimum, whole image and regions."""
+    cases = [release.cases[name] for name in protected]
+    whole = [case.psnr_db for case in cases if case.psnr_db is not None]
+    regions = [case.psnr_roi_db for case in cases if case.psnr_roi_db is not None]
+    return {
+        "psnr_db": _mean(whole),
+        "psnr_min_db": _rounded(min(whole)) if whole else None,
+        "psnr_roi_db": _mean(regions),
+        "psnr_roi_min_db": _rounded(min(regions)) if regions else None,
+        "max_abs_change": _rounded(max((case.max_abs_change for case in cases), default=0.0), 6),
+        "protected_cases": len(cases),
+        "refused_cases": len(release.cases) - len(release.protected),
+    }
+
+
+def _scores(last: Scores, best: Scores, best_step: int, data: AuditData) -> dict[str, Any]:
+    if data.task == CLASSIFICATION:
+        return {
+            "dsc": None,
+            "accuracy": _rounded(last.accuracy),
+            "balanced_accuracy": _rounded(last.balanced),
+            "accuracy_best_epoch": _rounded(best.accuracy),
+            "balanced_accuracy_best_epoch": _rounded(best.balanced),
+            "best_step": best_step,
+            "hits": "".join("1" if hit else "0" for hit in last.hits),
+        }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        per_class = {str(value): _rounded(np.nanmean(last.dsc[:, n])) for n, value in enumerate(data.classes)}
+    return {
+        "dsc": _rounded(mean_over(last.dsc)),
+        "dsc_best_epoch": _rounded(mean_over(best.dsc)),
+        "iou": _rounded(mean_over(last.iou)),
+        "hd95": _rounded(mean_over(last.hd95)),
+        "dsc_per_class": per_class,
+        "best_step": best_step,
+        "dsc_cases": [[_rounded(value) for value in case] for case in last.dsc],
+    }
+
+
+def _twins(run: Run, twins: dict[str, Row]) -> dict[str, Any]:
+    """The scores of the runs that this one is compared with."""
+    named = {"clean_twin": run.clean_twin, "noise_twin": run.noise_twin, "clean_part": run.clean_part}
+    said: dict[str, Any] = {}
+    for name, twin in named.items():
+        row = twins.get(twin.key) if twin is not None else None
+        for measure in ("dsc", "balanced_accuracy"):
+            said[f"{measure}_{name}"] = None if row is None else row.get(measure)
+    return said
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return _rounded(float(np.mean(values))) if values else None
+
+
+def _rounded(value: float | None, digits: int = DIGITS) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), digits)
+
+
+class _Meter:
+    """One count of training steps over all runs, with the time left."""
+
+    def __init__(self, total: int, report: Report) -> None:
+        self.total, self.report, self.done, self.trained, self.seconds = total, report, 0, 0, 0.0
+
+    def aside(self, progress: Progress) -> None:
+        """What comes between the runs, such as a fit, is shown as it is."""
+        self.report(progress)
+
+    def within(self, key: str) -> Report:
+        began = time.monotonic()
+
+        def at(progress: Progress) -> None:
+            pace = (self.seconds + time.monotonic() - began) / (self.trained + progress.done)
+            done = self.done + progress.done
+            self.report(Progress("audit", done, self.total, pace * (self.total - done), f"{key} {progress.note}"))
+            if progress.done == progress.total:
+                self.seconds += time.monotonic() - began
+                self.trained += progress.total
+
+        return at
+
+    def finished(self, steps: int) -> None:
+        self.done += steps

@@ -1,0 +1,187 @@
+"""The real nnU-Net v2 as a victim: its own fingerprint, planning, preprocessing, augmentation and trainer, with fewer iterations.
+
+nnU-Net finds its folders in environment variables and uses many processes, so it works in a process of its own
+
+    python -m MedProtectLib.audit.nnunet FOLDER
+
+on FOLDER/task.json, FOLDER/raw and FOLDER/test, and leaves FOLDER/curve.json, FOLDER/last and FOLDER/best. Needs the extra
+``medprotect[nnunet]``; Documentation/Audit.md tells how it is installed for a processor without a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from MedProtectLib.audit.data import TEST, VALIDATION, AuditData, Sample
+from MedProtectLib.audit.training import EVALUATIONS, Trained
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.methods.base import SEGMENTATION
+from MedProtectLib.progress import Report, Stage, ignore
+
+NNUNET = "nnunet"
+DATASET = "Dataset001_Audit"
+SUFFIX = ".nii.gz"
+STEPS = 250
+LINES_KEPT = 20
+
+
+def check_nnunet(data: AuditData, regime: str) -> None:
+    """Raises UsageError unless nnU-Net is installed and can do this."""
+    if find_spec("nnunetv2") is None:
+        raise UsageError("victim 'nnunet' needs nnU-Net: install the extra medprotect[nnunet] (Documentation/Audit.md tells how).")
+    if data.task != SEGMENTATION:
+        raise UsageError("victim 'nnunet' segments; these data are for classification. Use resnet18 or densenet.")
+    if regime != "none":
+        raise UsageError(f"victim 'nnunet' trains with its own augmentation, not with '{regime}'. Use --regimes none for it.")
+
+
+def train_nnunet(data: AuditData, released: Sequence[Sample], seed: int = 0, steps: int = STEPS, report: Report = ignore) -> Trained:
+    """Train nnU-Net on what was released and let it predict the clean test cases.
+
+    ``steps`` iterations are made in ten epochs. The curve holds nnU-Net's own pseudo DSC of the clean validation cases.
+
+    Raises:
+        UsageError: it is not installed or cannot do this. MedProtectError: it stopped.
+    """
+    check_nnunet(data, "none")
+    with tempfile.TemporaryDirectory(prefix="medprotect-nnunet-") as name:
+        folder = Path(name)
+        iterations = max(1, steps // EVALUATIONS)
+        _write_raw(folder, data, released)
+        task = {
+            "seed": seed,
+            "epochs": EVALUATIONS,
+            "iterations": iterations,
+            "configuration": "2d" if data.dimension == 2 else "3d_fullres",
+            "train": [_safe(sample) for sample in released],
+            "val": [_safe(sample) for sample in data.samples(VALIDATION)],
+        }
+        (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
+        _run(folder, Stage("train nnunet", iterations * EVALUATIONS, report), iterations)
+        logged = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
+        curve = tuple(((n + 1) * iterations, float(value)) for n, value in enumerate(logged["dsc"]))
+        last, best = (_read(folder / which, data) for which in ("last", "best"))
+        return Trained(_told(last), _told(best), curve, float(logged["loss"]))
+
+
+def _write_raw(folder: Path, data: AuditData, released: Sequence[Sample]) -> None:
+    raw = folder / "raw" / DATASET
+    for sub in (raw / "imagesTr", raw / "labelsTr", folder / "test"):
+        sub.mkdir(parents=True)
+    training = [*released, *data.samples(VALIDATION)]
+    for sample in training:
+        _write_image(sample, raw / "imagesTr")
+        label = sitk.GetImageFromArray(sample.case.target.astype(np.uint8))
+        label.SetSpacing(sample.case.volume.geometry.spacing)
+        sitk.WriteImage(label, str(raw / "labelsTr" / f"{_safe(sample)}{SUFFIX}"), useCompression=True)
+    for sample in data.samples(TEST):
+        _write_image(sample, folder / "test")
+    labels = {"background": 0} | {f"class {value}": n for n, value in enumerate(data.classes, start=1)}
+    content = {
+        "channel_names": {str(c): "CT" if data.ct else "MR" for c in range(data.channels)},
+        "labels": labels,
+        "numTraining": len(training),
+        "file_ending": SUFFIX,
+    }
+    (raw / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write_image(sample: Sample, folder: Path) -> None:
+    """Every channel in the image's own units, float32, with the spacing of the case."""
+    solid = sample.image.reshape(len(sample.image), *sample.case.volume.geometry.shape)
+    windows = [
+        window for part, window in zip(sample.case.volume.parts(), sample.case.windows, strict=True) for _ in part.intensity_channels
+    ]
+    for number, (channel, window) in enumerate(zip(solid, windows, strict=True)):
+        image = sitk.GetImageFromArray((channel * window.width + window.low).astype(np.float32))
+        image.SetSpacing(sample.case.volume.geometry.spacing)
+        sitk.WriteImage(image, str(folder / f"{_safe(sample)}_{number:04d}{SUFFIX}"), useCompression=True)
+
+
+def _safe(sample: Sample) -> str:
+    return sample.case.name.replace("/", "-")
+
+
+def _run(folder: Path, stage: Stage, iterations: int) -> None:
+    environment = os.environ | {
+        "nnUNet_raw": str(folder / "raw"),
+        "nnUNet_preprocessed": str(folder / "preprocessed"),
+        "nnUNet_results": str(folder / "results"),
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_compile": "f",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-m", "MedProtectLib.audit.nnunet", str(folder)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told: list[str] = []
+    epochs = 0
+    try:
+        for line in process.stdout or ():
+            told = [*told[-LINES_KEPT:], line.strip()]
+            if "Epoch time" in line:
+                epochs += 1
+                stage.at(epochs * iterations)
+        process.wait()
+    finally:
+        process.kill()
+    if process.returncode != 0:
+        raise MedProtectError(f"nnU-Net stopped: {' '.join(line for line in told if line)[-400:]}")
+
+
+def _read(folder: Path, data: AuditData) -> dict[str, np.ndarray]:
+    found = {}
+    for sample in data.samples(TEST):
+        classes = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{_safe(sample)}{SUFFIX}"))).astype(np.int64)
+        found[sample.case.name] = classes.reshape(sample.target.shape)
+    return found
+
+
+def _told(predictions: Mapping[str, np.ndarray]) -> Callable[[Sample], np.ndarray]:
+    return lambda sample: predictions[sample.case.name]
+
+
+def work(folder: Path) -> None:
+    """What the process of its own does: plan, preprocess, train, predict."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    random.seed(task["seed"])
+    np.random.seed(task["seed"])  # noqa: NPY002 (nnU-Net draws from the global generator)
+    torch.manual_seed(task["seed"])
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    extract_fingerprints([1], num_processes=1)
+    plan_experiments([1])
+    preprocess([1], configurations=(task["configuration"],), num_processes=(1,))
+    os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 (augments in this process; planning needs a number above 0)
+    done = folder / "preprocessed" / DATASET
+    (done / "splits_final.json").write_text(json.dumps([{part: task[part] for part in ("train", "val")}]), encoding="utf-8")
+    trainer = get_trainer_from_args("1", task["configuration"], 0, device=torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = task["epochs"], task["iterations"]
+    trainer.num_val_iterations_per_epoch = max(1, task["iterations"] // 5)
+    trainer.run_training()
+    dsc, losses = (trainer.logger.get_value(key, step=None) for key in ("mean_fg_dice", "train_losses"))
+    curve = {"dsc": [float(value) for value in dsc], "loss": float(losses[-1])}
+    (folder / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
+    for which, checkpoint in (("last", "checkpoint_final.pth"), ("best", "checkpoint_best.pth")):
+        predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(Path(trainer.output_folder).parent), (0,), checkpoint)
+        (folder / which).mkdir()
+        predictor.predict_from_files_sequential(str(folder / "test"), str(folder / which))
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

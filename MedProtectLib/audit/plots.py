@@ -1,0 +1,126 @@
+"""Pictures of the tables: the frontier of score against PSNR, and bars of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from MedProtectLib.audit.releases import CLEAN
+from MedProtectLib.audit.tables import Group, Line
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b", "#4d4d4d", "#a6761d", "#b2182b")
+MARKERS = "osD^vP*Xhd<"
+INK, QUIET, PANEL = "#1c2733", "#5d6b79", (5.2, 3.9)
+DPI, NARROWEST = 110, 4.0
+
+
+def frontier(groups: Sequence[Group]) -> bytes:
+    """PNG: clean-test score against whole-image PSNR, a panel per data set, victim and regime, a curve per method over its bounds."""
+    panels = _panels(groups)
+    figure, axes = _figure(len(panels))
+    methods = _methods(groups)
+    for axis, (title, members) in zip(axes, panels.items(), strict=True):
+        lines = [line for group in members for line in group.lines if line.share == 1.0 and line.score is not None]
+        _clean_level(axis, lines)
+        for number, method in enumerate(methods):
+            points = sorted(_points([line for line in lines if line.method == method]))
+            if points:
+                psnr, mean, low, high = np.array(points).T
+                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+                axis.errorbar(psnr, mean, (mean - low, high - mean), color=colour, marker=marker, label=method, capsize=2, linewidth=1.4)
+        _dress(axis, title, f"clean-test {members[0].score_name}, %")
+        _widen(axis, [line.psnr for line in lines if line.psnr is not None])
+        axis.set_xlabel("PSNR, whole image, dB")
+    _legend(figure, axes)
+    return _png(figure)
+
+
+def bars(groups: Sequence[Group]) -> bytes:
+    """PNG: clean-test score by method, a panel per table, a dot per seed."""
+    figure, axes = _figure(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        lines = [line for line in group.lines if line.score is not None]
+        _clean_level(axis, lines)
+        for place, line in enumerate(lines):
+            assert line.score is not None
+            axis.bar(place, 100 * line.score.mean, 0.7, color=QUIET if line.method == CLEAN else COLOURS[0], alpha=0.75)
+            axis.plot([place] * len(line.score.values), 100 * np.array(line.score.values), "o", color=INK, markersize=3.5)
+        names = [line.method if line.share == 1.0 else f"{line.method} {line.share:.0%}" for line in lines]
+        axis.set_xticks(range(len(lines)), names, rotation=45, ha="right", fontsize=8)
+        _dress(axis, _title(group, bound=True), f"clean-test {group.score_name}, %")
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _title(group: Group, bound: bool = False) -> str:
+    return f"{group.dataset}, {group.victim}\ntraining: {group.regime}" + (f", {group.epsilon * 255:.3g}/255" if bound else "")
+
+
+def _panels(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    panels: dict[str, list[Group]] = {}
+    for group in groups:
+        panels.setdefault(_title(group), []).append(group)
+    return panels
+
+
+def _methods(groups: Sequence[Group]) -> list[str]:
+    return list(dict.fromkeys(line.method for group in groups for line in group.lines if line.method != CLEAN))
+
+
+def _points(lines: Sequence[Line]) -> list[tuple[float, float, float, float]]:
+    """(PSNR, mean, lowest, highest) of every line."""
+    known = [(line.psnr, line.score) for line in lines if line.score is not None]
+    return [(p, 100 * s.mean, 100 * min(s.values), 100 * max(s.values)) for p, s in known if p is not None]
+
+
+def _clean_level(axis: Axes, lines: Sequence[Line]) -> None:
+    clean = [line.score.mean for line in lines if line.method == CLEAN and line.score is not None]
+    if clean:
+        axis.axhline(100 * float(np.mean(clean)), color=QUIET, linestyle="--", linewidth=1.2, label="clean")
+
+
+def _widen(axis: Axes, psnr: Sequence[float]) -> None:
+    """At least ``NARROWEST`` dB, so that nobody reads a difference into its hundredths."""
+    if psnr:
+        margin = max(NARROWEST - (max(psnr) - min(psnr)), 0.2 * NARROWEST) / 2
+        axis.set_xlim(min(psnr) - margin, max(psnr) + margin)
+
+
+def _figure(panels: int) -> tuple[Figure, list[Axes]]:
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    figure = Figure((PANEL[0] * columns, PANEL[1] * rows + 0.4), dpi=DPI)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in grid[panels:]:
+        axis.set_visible(False)
+    return figure, list(grid[:panels])
+
+
+def _dress(axis: Axes, title: str, label: str) -> None:
+    axis.set_title(title, fontsize=10, color=INK)
+    axis.set_ylabel(label, fontsize=9)
+    axis.set_ylim(0, 100)
+    axis.grid(axis="y", color="#dde3e9", linewidth=0.8)
+    axis.set_axisbelow(True)
+    if not axis.has_data():
+        axis.text(0.5, 0.5, "all rows are void", transform=axis.transAxes, ha="center", color=QUIET)
+        axis.set_xticks([])
+    axis.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.legend(named.values(), named.keys(), loc="lower center", ncols=min(7, len(named)), fontsize=8, frameon=False)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

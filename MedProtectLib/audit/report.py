@@ -1,0 +1,137 @@
+"""What an audit leaves for people: tables as Markdown, two plots, one HTML page; all made from the rows' file alone."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from MedProtectLib.audit import plots, tables
+from MedProtectLib.audit.rows import Row, read_rows
+from MedProtectLib.errors import MedProtectError
+
+RULES = (
+    "Test cases are clean, on their native grid, and nothing was fitted on them.",
+    "A row is void where its clean or its noise twin had not reached 95 % of the plateau after 60 % of the steps, or learned nothing.",
+    "DSC is 0 where the prediction is empty and the truth is not; HD95 is then the diagonal of the image.",
+    "PSNR is measured on the files as stored, over the range of the intensity window.",
+    "Best epoch: the best of ten looks at clean validation cases, which an attacker may or may not have.",
+    "Against noise: the score minus that of random noise of equal bound, with its 95 % interval over test cases and seeds.",
+)
+
+FAILED = 0.5
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was found: ``text`` for a terminal, ``summary`` for a program, ``cautions``: how far it can be trusted."""
+
+    text: str
+    summary: list[dict[str, Any]]
+    cautions: list[str]
+
+
+def write_report(rows_file: Path, output: Path) -> Written:
+    """Write audit.md, audit.html, frontier.png and bars.png into a folder.
+
+    Raises:
+        MedProtectError: there are no rows.
+    """
+    rows = list(read_rows(rows_file))
+    if not rows:
+        raise MedProtectError(f"{rows_file}: holds no rows. Run 'medprotect audit' first.")
+    groups = tables.groups_of(rows)
+    cautions = tables.cautions(rows, groups)
+    pictures = {"frontier.png": plots.frontier(groups), "bars.png": plots.bars(groups)}
+    contents = pictures | {
+        "audit.md": _markdown(groups, cautions, rows_file).encode(),
+        "audit.html": _html(groups, cautions, pictures, rows).encode(),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        part = output / f".{name}.part"
+        part.write_bytes(content)
+        part.replace(output / name)
+    return Written(_text(groups), [_as_json(group, line) for group in groups for line in group.lines], cautions)
+
+
+def _markdown(groups: Sequence[tables.Group], cautions: Sequence[str], rows_file: Path) -> str:
+    parts = [f"Made from `{rows_file.name}` by `medprotect audit`.", *(f"- {line}" for line in (*RULES, *cautions)), ""]
+    return "\n".join(parts) + "\n" + tables.markdown(groups)
+
+
+def _html(groups: Sequence[tables.Group], cautions: Sequence[str], pictures: dict[str, bytes], rows: Sequence[Row]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("audit.html").read_text(encoding="utf-8"))
+    return template.render(
+        datasets=sorted({row["dataset"] for row in rows}),
+        count=len(rows),
+        verdicts=[verdict for group in groups if (verdict := _verdict(group))],
+        cautions=cautions,
+        rules=RULES,
+        frontier=_source(pictures["frontier.png"]),
+        bars=_source(pictures["bars.png"]),
+        tables=[(group.title, tables.headings(group), [tables.cells(line, group) for line in group.lines]) for group in groups],
+    )
+
+
+def _verdict(group: tables.Group) -> str:
+    """What the strongest method of a table does, in one sentence."""
+    compared = [line for line in group.lines if line.difference is not None and line.score is not None]
+    methods = [line for line in compared if line.share == 1.0 and not tables.is_control(line.method)]
+    if not methods:
+        return ""
+    best = min(methods, key=lambda line: line.score.mean if line.score else 1.0)
+    assert best.score is not None
+    assert best.difference is not None
+    change, width = best.difference
+    worse = change + width < 0
+    clean = best.mean("balanced_accuracy_clean_twin" if group.classification else "dsc_clean_twin")
+    failed = clean is not None and best.score.mean < FAILED * clean
+    told = "fails" if worse and failed else "does worse" if worse else "learns as from random noise"
+    return (
+        f"{group.title}: trained on data protected by {best.method} the victim {told}: {group.score_name} {best.score.mean:.1%}, "
+        f"clean {'-' if clean is None else f'{clean:.1%}'}, against noise {tables.points(change)} ± {100 * width:.1f} points."
+    )
+
+
+def _text(groups: Sequence[tables.Group]) -> str:
+    lines = []
+    for group in groups:
+        lines.append(group.title)
+        for line in group.lines:
+            cell = dict(zip(tables.COLUMNS, tables.cells(line, group), strict=True))
+            score, psnr = cell["{score}, last epoch"], cell["PSNR, mean (min), dB"]
+            share = "" if line.share == 1.0 else f" {cell['share']}"
+            void = f", void: {cell['void']}" if cell["void"] else ""
+            lines.append(
+                f"  {line.method + share:<22} {group.score_name} {score:<14} best epoch {cell['best epoch']:<14} "
+                f"PSNR {psnr:<16} against noise {cell['against noise (95 %)']}{void}"
+            )
+    return "\n".join(lines)
+
+
+def _as_json(group: tables.Group, line: tables.Line) -> dict[str, Any]:
+    return {
+        "dataset": group.dataset,
+        "victim": group.victim,
+        "regime": group.regime,
+        "epsilon": line.epsilon,
+        "method": line.method,
+        "share": line.share,
+        "score": None if line.score is None else line.score.mean,
+        "score_name": group.score_name,
+        "seeds": len({row["seed"] for row in line.rows}),
+        "psnr_db": line.psnr,
+        "void_rows": len(line.rows) - len(line.counted),
+        "against_noise": None if line.difference is None else list(line.difference),
+    }
+
+
+def _source(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode('ascii')}"

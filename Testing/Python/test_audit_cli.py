@@ -1,0 +1,74 @@
+"""medprotect audit from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from samples import SAMPLES, Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
+
+DATASET = str(SAMPLES / "lidc_nodules")
+SMALL = ("--limit", "3", "--steps", "1", "--seeds", "0", "--regimes", "none", "--fit-steps", "1")
+
+
+def test_an_audit_of_a_method_a_profile_and_a_release(run: Run, tmp_path: Path) -> None:
+    profile = tmp_path / "site.medprotect"
+    assert run("fit", DATASET, "--output", str(profile), "--method", "lsp")[0] == 0
+    output = tmp_path / "audit"
+    arguments = ("audit", DATASET, "--output", str(output), "--profile", str(profile), "--methods", "ar", *SMALL)
+    code, out, err = run(*arguments, "--json")
+    answer = json.loads(out)
+    assert (code, answer["ok"], answer["trained"]) == (0, True, 4)
+    assert [line["method"] for line in answer["summary"]] == ["none", "noise", "ar", "profile:site"]
+    assert answer["cautions"]
+    assert "test cases" in err
+    assert (output / "audit.html").is_file()
+    code, _, err = run(*arguments)
+    assert (code, "--resume" in err) == (1, True)
+    code, out, _ = run(*arguments, "--resume")
+    assert code == 0
+    assert "profile:site" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--methods", "nosuch"), 2, "unknown method 'nosuch'"),
+        (("--victims", "resnet18"), 2, "no victim 'resnet18' for segmentation"),
+        (("--regimes", "sometimes"), 2, "unknown regime 'sometimes'"),
+        (("--regimes", "warm_start"), 2, "needs public clean data"),
+        (("--shares", "0"), 2, "no part of the cases"),
+        (("--bound", "1"), 2, "bound 1"),
+        (("--steps", "0"), 2, "give at least 1"),
+        (("--fit-steps", "0"), 2, "give at least 1"),
+        (("--target-psnr", "-3"), 2, "target PSNR -3"),
+        (("--limit", "1"), 2, "give at least 2"),
+        (("--setting", "nosuch"), 2, "unknown setting 'nosuch'"),
+        (("--setting", "busi"), 1, "is for 2D images"),
+        (("--profile", "missing.medprotect"), 1, "does not exist"),
+        (("--segments", "liver"), 1, "no segment 'liver'"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_trained(
+    options: tuple[str, ...], code: int, said: str, run: Run, tmp_path: Path
+) -> None:
+    small = [*SMALL]
+    for name in ("--steps", "--regimes", "--limit", "--fit-steps"):
+        if name in options:
+            at = small.index(name)
+            del small[at : at + 2]
+    if "--limit" not in options:
+        small += ["--limit", "3"]
+    returned, _, err = run("audit", DATASET, "--output", str(tmp_path / "audit"), *small, *options)
+    assert (returned, said in err) == (code, True), err
+    assert err.count("medprotect: error") == 1
+    assert not (tmp_path / "audit" / "rows.jsonl").exists()
+
+
+def test_a_missing_data_set_is_refused(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("audit", str(tmp_path / "none"), "--output", str(tmp_path / "audit"))
+    assert (code, "neither a dataset folder" in err) == (1, True)

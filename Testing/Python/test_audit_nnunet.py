@@ -1,0 +1,70 @@
+"""The real nnU-Net as a victim. Training it takes minutes, so that here it is trained only where it is installed and asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from audit_samples import nodules, pictures
+from MedProtectLib.audit import nnunet
+from MedProtectLib.audit.data import AuditData, Sample
+from MedProtectLib.audit.nnunet import DATASET, check_nnunet, train_nnunet
+from MedProtectLib.audit.training import score
+from MedProtectLib.errors import MedProtectError, UsageError
+
+
+def few() -> AuditData:
+    data = nodules()
+    return replace(data, cases={split: cases[:2] for split, cases in data.cases.items()})
+
+
+def test_the_raw_layout_holds_what_was_released(tmp_path: Path) -> None:
+    data = few()
+    released = [Sample(s.case, s.image + np.float32(0.01)) for s in data.samples("train")]
+    nnunet._write_raw(tmp_path, data, released)
+    raw = tmp_path / "raw" / DATASET
+    content = json.loads((raw / "dataset.json").read_text())
+    assert content["labels"] == {"background": 0, "class 1": 1}
+    assert (content["channel_names"], content["numTraining"]) == ({"0": "CT"}, 4)
+    assert len(list((tmp_path / "test").iterdir())) == 2
+    for sample, change in [(s, 0.01) for s in released] + [(s, 0.0) for s in data.samples("val")]:
+        name, window = sample.case.name, sample.case.windows[0]
+        image, label = (sitk.ReadImage(str(raw / path)) for path in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
+        stored = sample.case.volume.array + change * window.width
+        assert sitk.GetArrayFromImage(image) == pytest.approx(stored, abs=0.01)
+        assert np.array_equal(sitk.GetArrayFromImage(label), sample.case.target)
+        assert image.GetSpacing() == pytest.approx(sample.case.volume.geometry.spacing) == label.GetSpacing()
+
+
+def test_what_it_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nnunet, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"medprotect\[nnunet\]"):
+        check_nnunet(nodules(), "none")
+    monkeypatch.setattr(nnunet, "find_spec", lambda name: object())
+    with pytest.raises(UsageError, match="own augmentation"):
+        check_nnunet(nodules(), "augmented")
+    with pytest.raises(UsageError, match="for classification"):
+        check_nnunet(pictures(), "none")
+
+
+def test_a_failing_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nnunet, "find_spec", lambda name: object())
+    monkeypatch.setattr(nnunet.sys, "executable", "false")
+    with pytest.raises(MedProtectError, match="nnU-Net stopped"):
+        train_nnunet(few(), few().samples("train"), steps=10)
+
+
+@pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnU-Net is not installed (the extra medprotect[nnunet])")
+@pytest.mark.skipif("MEDPROTECT_TEST_NNUNET" not in os.environ, reason="takes minutes; set MEDPROTECT_TEST_NNUNET=1")
+def test_it_trains_and_predicts() -> None:
+    data = few()
+    trained = train_nnunet(data, data.samples("train"), steps=10)
+    assert [step for step, _ in trained.curve] == list(range(1, 11))
+    assert score(trained.last, data.samples("test"), data).dsc.shape == (2, 1)

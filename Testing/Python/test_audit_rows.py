@@ -1,0 +1,270 @@
+"""What makes a row: releases on disk, twins, void rows, resuming, and the tables made from rows alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit_samples import nodule_slices, nodules
+from MedProtectLib import Protector, read_volume
+from MedProtectLib.audit import experiment as running
+from MedProtectLib.audit.data import TRAIN, load_dataset
+from MedProtectLib.audit.experiment import Experiment, run_experiment
+from MedProtectLib.audit.releases import Releases
+from MedProtectLib.audit.report import write_report
+from MedProtectLib.audit.rows import Row, RowFile, Run, reached_plateau, read_rows, void_reason
+from MedProtectLib.audit.tables import cautions, groups_of, markdown
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.verify import verify_files
+from samples import SAMPLES
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
+
+BOUND = 8 / 255
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Releases:
+    return Releases(nodules(), tmp_path / "work", BOUND, fit_steps=2)
+
+
+def test_a_release_holds_what_protect_writes_and_is_made_once(releases: Releases) -> None:
+    release = releases.of("lsp")
+    case = releases.data.cases[TRAIN][0]
+    made = release.cases[case.name]
+    path = release.folder / made.file
+    expected = Protector(profile=releases.fitted("lsp"), bound=BOUND).protect(case.volume, case.labels)
+    assert np.array_equal(read_volume(path).array, expected.volume.array)
+    assert made.psnr_db == pytest.approx(expected.statistics.psnr_db)
+    assert 0 < made.max_abs_change <= BOUND * (1 + 1e-6)
+    assert np.array_equal(release.images(releases.data)[case.name], case.image_of(expected.volume))
+    before = path.stat().st_mtime_ns
+    assert releases.of("lsp").cases == release.cases
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(MedProtectError, match="not the file that the audit wrote"):
+        releases.of("lsp").images(releases.data)
+
+
+def test_controls_are_bounded_noise_of_the_same_energy_elsewhere(releases: Releases) -> None:
+    noise, mask = (releases.of(name) for name in ("noise", "random_mask"))
+    for case in releases.data.cases[TRAIN]:
+        quiet, scattered = noise.cases[case.name], mask.cases[case.name]
+        assert quiet.psnr_db == pytest.approx(scattered.psnr_db, abs=0.1)
+        assert quiet.psnr_roi_db < scattered.psnr_roi_db + 0.2
+        found = verify_files(case.files.image, noise.folder / quiet.file, case.files.labels)
+        assert found.statistics.changed_outside_regions == 0
+        outside = verify_files(case.files.image, mask.folder / scattered.file, case.files.labels).statistics
+        assert outside.changed_outside_regions > 0
+
+
+def test_noise_of_equal_psnr(tmp_path: Path) -> None:
+    releases = Releases(nodules(), tmp_path, BOUND, target_psnr=48.0, fit_steps=2)
+    own, noise = releases.of("lsp"), releases.of("noise@lsp")
+    for name, case in own.cases.items():
+        assert case.psnr_db == pytest.approx(48.0, abs=0.5)
+        assert noise.cases[name].psnr_db == pytest.approx(case.psnr_db, abs=0.5)
+
+
+@pytest.mark.parametrize("method", ["umed", "voxshield", "ar"])
+def test_every_method_makes_a_release(method: str, tmp_path: Path) -> None:
+    data = nodules()
+    data = replace(data, cases={split: cases[:2] for split, cases in data.cases.items()})
+    release = Releases(data, tmp_path, BOUND, fit_steps=1).of(method)
+    assert len(release.protected) == 2
+
+
+def test_a_folder_of_protected_files_is_a_release(releases: Releases, tmp_path: Path) -> None:
+    folder = tmp_path / "public"
+    folder.mkdir()
+    made = releases.of("noise")
+    for case in releases.data.cases[TRAIN]:
+        source = made.folder / made.cases[case.name].file
+        (folder / f"{case.name}_protected.nii.gz").write_bytes(source.read_bytes())
+    given = replace(releases, folders={"public": folder}).of("released:public")
+    assert given.sha256 == made.sha256
+    for name, case in given.cases.items():
+        assert case.psnr_db == pytest.approx(made.cases[name].psnr_db, abs=0.3)
+    next(iter(folder.iterdir())).unlink()
+    with pytest.raises(MedProtectError, match="holds no"):
+        replace(releases, folders={"public": folder}).of("released:public")
+
+
+def test_unknown_methods_and_other_tasks_are_refused(releases: Releases) -> None:
+    for method, said in (("nosuch", "unknown method"), ("noise@nosuch", "unknown method"), ("profile:x", "names nothing")):
+        with pytest.raises(UsageError, match=said):
+            releases.of(method)
+    with pytest.raises(UsageError, match="3D only"):
+        replace(releases, data=nodule_slices()).of("voxshield")
+
+
+def run(**changed: Any) -> Run:
+    return replace(Run("d", "unet", "none", "lsp", 0, 100, BOUND), **changed)
+
+
+def test_twins_share_everything_but_the_data() -> None:
+    twins = run(share=0.8, target_psnr_db=50.0).needs
+    assert [twin.method for twin in twins] == ["none", "noise", "clean_part"]
+    assert {(twin.seed, twin.steps, twin.regime, twin.victim) for twin in twins} == {(0, 100, "none", "unet")}
+    assert [twin.share for twin in twins] == [1.0, 1.0, 0.8]
+    assert run(method="none", epsilon=0.0).needs == ()
+    assert [twin.method for twin in run(method="noise").needs] == ["none"]
+    assert len({r.key for r in (*twins, run(), run(seed=1), run(epsilon=BOUND / 2), run(regime="augmented"), run(steps=99))}) == 8
+
+
+def test_plateau() -> None:
+    rising = [[10 * n, 0.08 * n] for n in range(1, 11)]
+    flat = [[10 * n, min(0.7, 0.2 * n)] for n in range(1, 11)]
+    assert reached_plateau(flat)
+    assert not reached_plateau(rising)
+    assert not reached_plateau([[10 * n, 0.05] for n in range(1, 11)])
+    assert not reached_plateau(flat, chance=0.65)
+    twins: list[Row] = [{"method": m, "curve": c, "chance": 0.0} for m, c in (("none", flat), ("noise", rising))]
+    assert void_reason(twins[:1]) == ""
+    assert void_reason(twins).startswith("the noise twin had not reached 95%")
+
+
+def made_row(method: str, seed: int, dsc: list[float], **changed: Any) -> Row:
+    made = Run("d", "unet", "none", method, seed, 100, 0.0 if method == "none" else BOUND)
+    scores = {"dsc": float(np.mean(dsc)), "dsc_cases": [[v] for v in dsc], "dsc_best_epoch": max(dsc), "iou": 0.5, "hd95": 3.0}
+    twins = {"dsc_clean_twin": 0.8, "dsc_noise_twin": 0.75, "dsc_clean_part": None}
+    seen = {"psnr_db": None if method == "none" else 50.0 + seed, "psnr_min_db": 49.0, "psnr_roi_db": 40.0}
+    what = {
+        name: getattr(made, name)
+        for name in ("dataset", "victim", "regime", "method", "seed", "steps", "epsilon", "share", "target_psnr_db")
+    }
+    told = {"key": made.key, "void": False, "void_reason": "", "test_cases": [str(n) for n in range(len(dsc))]}
+    return {**what, **scores, **twins, **seen, **told, **changed}
+
+
+def test_tables_tell_mean_spread_and_paired_difference() -> None:
+    noise, own = [[0.8, 0.7, 0.9], [0.7, 0.7, 0.8]], [[0.2, 0.1, 0.4], [0.3, 0.1, 0.2]]
+    rows = [made_row("none", n, [0.9, 0.8, 0.9]) for n in (0, 1)]
+    rows += [made_row("noise", n, noise[n]) for n in (0, 1)] + [made_row("lsp", n, own[n]) for n in (0, 1)]
+    (group,) = groups_of(rows)
+    clean, control, line = group.lines
+    assert [clean.method, control.method, line.method] == ["none", "noise", "lsp"]
+    assert line.score is not None
+    assert line.score.mean == pytest.approx(np.mean(own))
+    assert line.score.deviation == pytest.approx(np.std([np.mean(o) for o in own], ddof=1))
+    apart = np.array(own) - np.array(noise)
+    error = math.sqrt(apart.mean(0).var(ddof=1) / 3 + apart.mean(1).var(ddof=1) / 2)
+    assert line.difference == pytest.approx((apart.mean(), 1.96 * error))
+    assert control.difference is None
+    assert line.psnr == pytest.approx(50.5)
+    text = markdown([group])
+    assert "| lsp | 100% | 50.50 (49.00) | 40.00 | 21.7% ± 2.4 | 35.0% ± 7.1 |" in text
+    assert any("2 seeds" in said for said in cautions(rows, [group]))
+    assert any("3 test cases" in said for said in cautions(rows, [group]))
+
+
+def test_void_rows_are_shown_and_not_counted() -> None:
+    rows = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8]), made_row("lsp", 0, [0.1], void=True, void_reason="too short")]
+    (group,) = groups_of(rows)
+    assert group.lines[2].score is None
+    assert "| void (10.0%) |" in markdown([group])
+    assert "1: too short" in markdown([group])
+    assert any("1 of 3 rows are void" in said for said in cautions(rows, [group]))
+
+
+def test_rows_survive_a_torn_line(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows.jsonl")
+    file.append({"key": "a", "n": 1})
+    with file.path.open("ab") as stream:
+        stream.write(b'{"key": "b", "n"')
+    again = RowFile(file.path)
+    assert list(again.rows) == ["a"]
+    again.append({"key": "c"})
+    assert [row["key"] for row in read_rows(file.path)] == ["a", "c"]
+    (tmp_path / "other.txt").write_text("not rows\n")
+    with pytest.raises(MedProtectError, match="not a file of audit rows"):
+        RowFile(tmp_path / "other.txt")
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The keys of the runs that were trained."""
+    seen: list[str] = []
+    train = running.train_victim
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(f"{arguments[2].name} seed{arguments[4]} on {len(arguments[1])}")
+        return train(*arguments)
+
+    monkeypatch.setattr(running, "train_victim", counted)
+    return iter([seen])  # type: ignore[return-value]
+
+
+def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trained: Iterator[list[str]]) -> None:
+    seen = next(trained)
+    data = nodules()
+    releases = Releases(data, tmp_path / "work", BOUND, fit_steps=2)
+    plan = Experiment(releases, ["lsp"], ["unet"], ["none"], [0], shares=[1.0, 0.5], steps=10)
+    rows = RowFile(tmp_path / "rows.jsonl")
+    first = next(run_experiment(plan, rows))
+    assert first["method"] == "none"
+    assert len(list(run_experiment(plan, RowFile(rows.path)))) == 4
+    assert len(seen) == 5
+    assert [row["method"] for row in read_rows(rows.path)] == ["none", "noise", "lsp", "clean_part", "lsp"]
+    assert seen[3].endswith("on 2")
+    assert list(run_experiment(plan, RowFile(rows.path))) == []
+    for row in read_rows(rows.path):
+        assert {"dsc", "dsc_best_epoch", "iou", "hd95", "dsc_per_class", "void", "curve", "data_sha256"} <= row.keys()
+        assert len(row["dsc_cases"]) == len(data.cases["test"])
+        if row["method"] == "lsp":
+            assert row["dsc_clean_twin"] is not None
+            assert row["dsc_noise_twin"] is not None
+            assert row["protected_cases"] == (4 if row["share"] == 1.0 else 2)
+    written = write_report(rows.path, tmp_path)
+    assert {"audit.md", "audit.html", "bars.png", "frontier.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert [line["method"] for line in written.summary] == ["none", "noise", "lsp", "lsp"]
+    assert "Content-Security-Policy" in (tmp_path / "audit.html").read_text()
+    with pytest.raises(MedProtectError, match="another fit_steps"):
+        next(run_experiment(replace(plan, releases=replace(releases, fit_steps=3)), RowFile(rows.path)))
+
+
+def test_the_same_run_gives_the_same_row(tmp_path: Path) -> None:
+    kept = []
+    for name in ("a", "b"):
+        plan = Experiment(Releases(nodules(), tmp_path / name, BOUND), ["noise"], ["unet"], ["augmented"], [3], steps=2)
+        kept.append([{**row, "seconds": 0} for row in run_experiment(plan, RowFile(tmp_path / name / "rows.jsonl"))])
+    assert json.dumps(kept[0]) == json.dumps(kept[1])
+
+
+def manifest(folder: Path, lines: list[str]) -> Path:
+    path = folder / "cases.csv"
+    images, labels = SAMPLES / "lidc_nodules" / "imagesTr", SAMPLES / "lidc_nodules" / "labelsTr"
+    names = sorted(p.name for p in images.iterdir())
+    rows = [f"c{n},{images / name},{labels / name},{split}" for n, (name, split) in enumerate(zip(names, lines, strict=False))]
+    path.write_text("\n".join(["case,image,labels,split", *rows]) + "\n")
+    return path
+
+
+def test_lists_are_those_of_the_manifest_or_of_a_hash(tmp_path: Path) -> None:
+    data = load_dataset(manifest(tmp_path, ["train", "train", "val", "val", "test", "test", "profile"]))
+    assert {split: [c.name for c in cases] for split, cases in data.cases.items()} == {
+        "train": ["c0", "c1"],
+        "val": ["c2", "c3"],
+        "test": ["c4", "c5"],
+    }
+    hashed = load_dataset(SAMPLES / "lidc_nodules")
+    names = [c.name for cases in hashed.cases.values() for c in cases]
+    assert [len(cases) for cases in hashed.cases.values()] == [18, 3, 9]
+    assert len(set(names)) == 30
+    with pytest.raises(MedProtectError, match="only 1 cases in 'val'"):
+        load_dataset(manifest(tmp_path, ["train", "train", "val", "test", "test"]))
+    with pytest.raises(MedProtectError, match=r"'medmnist' is for 2D"):
+        load_dataset(SAMPLES / "lidc_nodules", "medmnist")
+
+
+def test_data_of_other_lists_have_another_name(tmp_path: Path) -> None:
+    first, second = ["train", "train", "val", "val", "test", "test"], ["train", "val", "train", "val", "test", "test"]
+    one, again, two = (load_dataset(manifest(tmp_path, lists)).sha256 for lists in (first, first, second))
+    assert one == again != two
