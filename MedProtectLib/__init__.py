@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from MedProtectLib.job import ProtectJob, protect_file
     from MedProtectLib.profile import Profile
     from MedProtectLib.protector import Protection, Protector
+    from MedProtectLib.release.restore import restore_file
     from MedProtectLib.verify import verify_files
     from MedProtectLib.volume import Geometry, LabelMap, Segment, Volume
 
@@ -34,6 +35,7 @@ _HOME = {
     "protect_file": "job",
     "read_labels": "io",
     "read_volume": "io",
+    "restore_file": "release.restore",
     "verify_files": "verify",
     "write_volume": "io",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "protect_file",
     "read_labels",
     "read_volume",
+    "restore_file",
     "verify_files",
     "write_volume",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,12 +20,14 @@ class Levels(ABC):
     """A ladder of stored values.
 
     ``step`` is the distance of two rungs in stored units, ``lowest`` and ``highest`` the stored values that a
-    changed voxel may reach.
+    changed voxel may reach. ``held`` are the first and the last of the stored values that stand for padding in a scalar image:
+    they do not change, and no other value becomes one of them.
     """
 
     step: float
     lowest: float
     highest: float
+    held: tuple[float, float] | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -34,7 +36,13 @@ class Levels(ABC):
     def room(self, stored: np.ndarray, up: np.ndarray) -> np.ndarray:
         """How many levels each value may move, upwards where ``up`` is true and downwards elsewhere."""
         values = stored.astype(np.float64)
-        distance = np.where(up, self.highest - values, values - self.lowest)
+        highest: np.ndarray | float = self.highest
+        lowest: np.ndarray | float = self.lowest
+        if self.held is not None:
+            first, last = self.held
+            highest = np.where(values <= last, min(self.highest, first - self.step), self.highest)
+            lowest = np.where(values >= first, max(self.lowest, last + self.step), self.lowest)
+        distance = np.where(up, highest - values, values - lowest)
         return np.maximum(np.floor(distance / self.step + GRID_TOLERANCE), 0.0)
 
 
@@ -68,31 +76,48 @@ def find_padding(volume: Volume) -> np.ndarray | None:
 
     Padding is the declared padding value, else the image's lowest value where at least 1 % of the voxels lie exactly
     there: the zero background of MR, the filling outside a CT's circular field, the black frame of an ultrasound picture.
+    Where channels are images of their own, it is what all of them call padding.
     """
+    if volume.channel_types:
+        found = [find_padding(part) for part in volume.parts()]
+        common = [mask for mask in found if mask is not None]
+        return np.logical_and.reduce(common) if len(common) == len(found) else None
+    declared = _declared(volume)
     at_floor = None
     for c in volume.intensity_channels:
         channel = volume.channel(c)
-        floor = channel.min() if volume.padding_value is None else volume.padding_value
-        at_floor = channel == floor if at_floor is None else at_floor & (channel == floor)
+        first, last = declared or (channel.min(), channel.min())
+        here = (channel >= first) & (channel <= last)
+        at_floor = here if at_floor is None else at_floor & here
     if at_floor is None or not at_floor.any():
         return None
-    declared = volume.padding_value is not None
     return at_floor if declared or np.count_nonzero(at_floor) >= FLOOR_SHARE * at_floor.size else None
 
 
 def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float) -> Levels:
-    """The levels of a volume's intensity channels. ``epsilon_stored`` is the bound in stored units."""
+    """The levels of an image of one part. ``padding`` as found for it, ``epsilon_stored`` the bound in stored units."""
     stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
+    held = _declared(volume) if stored.ndim == 3 else None
+    if held is None and padding is not None and stored.ndim == 3:
+        held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
-        return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest))
+        return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest), held=held)
     rungs = _regular_grid(np.unique(stored))
     if rungs is not None:
         step = (float(rungs[-1]) - float(rungs[0])) / (len(rungs) - 1)
-        return GridLevels(step, float(rungs[int(keep_off_floor)]), float(rungs[-1]), rungs)
+        return GridLevels(step, float(rungs[int(keep_off_floor)]), float(rungs[-1]), rungs, held=held)
     step = 2.0 ** np.floor(np.log2(epsilon_stored / FINE_STEPS_PER_BOUND))
-    return FineLevels(float(step), float(lowest) + keep_off_floor * float(step), float(highest))
+    return FineLevels(float(step), float(lowest) + keep_off_floor * float(step), float(highest), held=held)
+
+
+def _declared(volume: Volume) -> tuple[float, float] | None:
+    """The first and the last of the values that an image declares to be padding."""
+    if volume.padding_value is None:
+        return None
+    limit = volume.padding_value if volume.padding_limit is None else volume.padding_limit
+    return min(volume.padding_value, limit), max(volume.padding_value, limit)
 
 
 def _regular_grid(present: np.ndarray) -> np.ndarray | None:

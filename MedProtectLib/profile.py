@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.outputs import write_private
 from MedProtectLib.version import __version__
+from MedProtectLib.window import MODALITIES
 
 SCHEMA = 1
 HEADER = "medprotect"
 SHIPPED = Path(__file__).parent / "profiles"
 SUFFIX = ".medprotect"
+LARGEST_BOUND = 32 / 255
+LARGEST_HALF_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,10 @@ class Profile:
     def save(self, path: str | Path) -> None:
         """Write the file, readable by its owner only; it appears whole or not at all."""
         path = Path(path)
-        part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(self.to_bytes())
-            part.replace(path)
+            write_private(path, self.to_bytes())
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise MedProtectError(
                 f"{path}: the profile could not be written ({error.strerror}). Choose another place with --output."
             ) from error
@@ -88,7 +89,7 @@ class Profile:
             with safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})[HEADER])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a safe_open handle is no dict)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
             raise MedProtectError(f"{path}: not a MedProtect profile, or damaged. Fit it again or get a fresh copy.") from error
         return cls._checked(header, tensors, path)
 
@@ -103,18 +104,55 @@ class Profile:
             )
         if header.pop("sha256", None) != _digest(header, tensors):
             raise MedProtectError(f"{path}: the profile was changed after it was written (its checksum does not fit). Get a fresh copy.")
-        header.pop("schema"), header.pop("version")
-        window = header.pop("window")
+        refusal = f"{path}: the profile's header is incomplete or has entries that this version does not know."
         try:
-            return cls(tensors=tensors, window=None if window is None else (float(window[0]), float(window[1])), **header)
-        except (TypeError, ValueError, LookupError) as error:
-            raise MedProtectError(f"{path}: the profile's header is incomplete or has entries that this version does not know.") from error
+            window = header.pop("window")
+            fields = {key: value for key, value in header.items() if key not in ("schema", "version")}
+            profile = cls(tensors=tensors, window=None if window is None else (float(window[0]), float(window[1])), **fields)
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            raise MedProtectError(refusal) from error
+        if not (_is_well_formed(profile) and _fits_its_tensors(profile)):
+            raise MedProtectError(refusal)
+        return profile
 
 
 def shipped_profile(method: str, dimension: int) -> Path | None:
     """The public profile that comes with MedProtect for a method in 2D or 3D, None when there is none."""
     path = SHIPPED / f"{method}_{dimension}d{SUFFIX}"
     return path if path.is_file() else None
+
+
+def _is_well_formed(profile: Profile) -> bool:
+    """Whether every field has the type and the range that it must have; anybody may have written the file."""
+    settings, window = profile.settings, profile.window
+    return (
+        isinstance(profile.method, str)
+        and isinstance(settings, dict)
+        and type(settings.get("dimension")) is int
+        and settings["dimension"] in (2, 3)
+        and type(settings.get("half_width", 0)) is int
+        and 0 <= settings.get("half_width", 0) <= LARGEST_HALF_WIDTH
+        and type(profile.bound) in (int, float)
+        and 0 < profile.bound <= LARGEST_BOUND * (1 + 1e-9)
+        and type(profile.seed) is int
+        and 0 <= profile.seed < 2**63
+        and (profile.modality is None or profile.modality in MODALITIES)
+        and (window is None or -math.inf < window[0] < window[1] < math.inf)
+        and type(profile.public) is bool
+        and isinstance(profile.training, dict)
+    )
+
+
+def _fits_its_tensors(profile: Profile) -> bool:
+    """Whether the tensors hold numbers only, and as many as the networks of the settings would take at least."""
+    widths = profile.settings.get("channels", [])
+    stored = sum(tensor.size for tensor in profile.tensors.values())
+    return (
+        all(np.isfinite(tensor).all() for tensor in profile.tensors.values() if tensor.dtype.kind in "fc")
+        and isinstance(widths, list)
+        and all(type(width) is int and width > 0 for width in widths)
+        and sum(a * b for a, b in pairwise(widths)) <= stored
+    )
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,15 @@ from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.levels import Levels, find_levels, find_padding
 from MedProtectLib.methods import Case, Component, Method, method_class
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT
-from MedProtectLib.profile import Profile, shipped_profile
+from MedProtectLib.profile import LARGEST_BOUND, Profile, shipped_profile
 from MedProtectLib.progress import Report, ignore
 from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise
 from MedProtectLib.regions import Box, Regions, find_regions, grown
-from MedProtectLib.statistics import Statistics, measure
+from MedProtectLib.statistics import POOLED, Statistics, measure
 from MedProtectLib.volume import Geometry, LabelMap, Volume
-from MedProtectLib.window import IntensityWindow, check_window, choose_window
+from MedProtectLib.window import IntensityWindow, check_window, choose_windows
 
 DEFAULT_BOUND = 4 / 255
-LARGEST_BOUND = 32 / 255
 LEVELS_ADVISED = 2
 
 
@@ -43,6 +42,10 @@ class Components(Mapping[str, np.ndarray]):
         """Bool (k, j, i): where the component may act."""
         return self._regions.on_grid(self._masks[name], self._shape)
 
+    def of_channel(self, index: int) -> Components:
+        """The same of one channel."""
+        return Components(self._change[..., index], self._masks, self._regions, self._shape)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._masks)
 
@@ -54,16 +57,17 @@ class Components(Mapping[str, np.ndarray]):
 class Protection:
     """A protected volume with everything that was decided on the way.
 
-    ``counts`` holds the change of every voxel of the regions' box in whole levels of ``step`` stored units, int32
-    (k, j, i) or (k, j, i, c). ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
+    ``windows`` and ``steps`` have one entry for every part of the image (:meth:`~MedProtectLib.volume.Volume.parts`). ``counts``
+    holds the change of every voxel of the regions' box in whole levels of so many stored units, int32 (k, j, i) or
+    (k, j, i, c). ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
     """
 
     volume: Volume
     original: Volume
-    window: IntensityWindow
+    windows: tuple[IntensityWindow, ...]
     regions: Regions
     counts: np.ndarray = field(repr=False)
-    step: float
+    steps: tuple[float, ...]
     components: Components = field(repr=False)
     bound: float
     target_psnr: float | None
@@ -74,7 +78,36 @@ class Protection:
     @property
     def statistics(self) -> Statistics:
         """Measured on the volume in memory; the record of a written file holds the same measured on the file."""
-        return measure(self.original, self.volume, self.regions, self.window, self.bound)
+        return measure(self.original, self.volume, self.regions, self.windows, self.bound)
+
+    @property
+    def window(self) -> IntensityWindow:
+        """The window of an image of one part; of several, whose numbers are pooled in window units, 0 to 1."""
+        return self.windows[0] if len(self.windows) == 1 else POOLED
+
+    @property
+    def step(self) -> float:
+        """The level step of an image of one part."""
+        (step,) = self.steps
+        return step
+
+    def parts(self) -> tuple[Protection, ...]:
+        """The protection of every part of the image on its own."""
+        if len(self.windows) == 1:
+            return (self,)
+        volumes = zip(self.volume.parts(), self.original.parts(), strict=True)
+        return tuple(
+            replace(
+                self,
+                volume=after,
+                original=before,
+                windows=(self.windows[n],),
+                counts=self.counts[..., n],
+                steps=(self.steps[n],),
+                components=self.components.of_channel(n),
+            )
+            for n, (after, before) in enumerate(volumes)
+        )
 
 
 @dataclass(frozen=True)
@@ -86,10 +119,15 @@ class Plan:
     bound: float
     classes: np.ndarray = field(repr=False)
     regions: Regions = field(repr=False)
-    window: IntensityWindow
-    levels: Levels
+    windows: tuple[IntensityWindow, ...]
+    levels: tuple[Levels, ...]
     notices: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def window(self) -> IntensityWindow:
+        """As for a :class:`Protection`."""
+        return self.windows[0] if len(self.windows) == 1 else POOLED
 
 
 class Protector:
@@ -100,9 +138,10 @@ class Protector:
             profile that is fitted on the case itself in a bounded number of steps.
         profile: a fitted profile of one's own, instead.
         bound: largest change in window units; the profile's when None.
-        target_psnr: whole-image PSNR in dB to come down to where the bound allows more than that, None for the full bound.
+        target_psnr: whole-image PSNR in dB to come down to where the bound allows more than that, None for the full bound; it
+            holds for every channel on its own where channels are images with a window each.
         modality: 'CT', 'MR', 'US' or 'XR', which picks the window rule; guessed from the data when None.
-        window: (low, high) in the image's own units, instead of the rule.
+        window: (low, high) in the image's own units, instead of the rule; modality and window hold for all channels.
         seed: breaks ties between equal wishes; the profile's when None. Also the seed of a fit on the case.
         scope: 'regions' or 'image', where a method that is fitted on the case may act; its first scope when None.
         parameters: numbers of a method that is fitted on the case.
@@ -215,14 +254,18 @@ class Protector:
         notices += resampled
         check_task(method, labels)
         classes = labels.classes(method.purpose.classes or None)
-        padding = find_padding(volume)
-        regions = find_regions(classes > 0, method.half_width, method.planar, padding, method.whole_image)
-        window = choose_window(volume, regions, self.modality or profile.modality, self.window or profile.window)
-        levels = find_levels(volume, padding, bound * window.width / abs(volume.slope))
-        warnings = check_levels(bound, window, levels, volume)
-        if window.guessed:
-            notices += (f"intensity window {window.low:g} to {window.high:g} ({window.rule}); --modality or --window overrides.",)
-        return Plan(profile, method, bound, classes, regions, window, levels, notices, warnings + public_warning(profile))
+        regions = find_regions(classes > 0, method.half_width, method.planar, find_padding(volume), method.whole_image)
+        windows = choose_windows(volume, regions, self.modality or profile.modality, self.window or profile.window)
+        levels: tuple[Levels, ...] = ()
+        warnings: tuple[str, ...] = ()
+        for part, window in zip(volume.parts(), windows, strict=True):
+            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope)),)
+            warnings += check_levels(bound, window, levels[-1], part)
+            if window.guessed:
+                which = f"{part.name}: " if volume.channel_types else ""
+                found = f"intensity window {window.low:g} to {window.high:g} ({window.rule})"
+                notices += (f"{which}{found}; --modality or --window overrides.",)
+        return Plan(profile, method, bound, classes, regions, windows, levels, notices, warnings + public_warning(profile))
 
     def protect(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Protection:
         """Protect one volume.
@@ -235,41 +278,42 @@ class Protector:
             MedProtectError: nothing is labelled, labels elsewhere in space, constant image, bound below one stored level.
         """
         plan = self.plan(volume, labels, report)
-        profile, method, bound, regions, window, levels = plan.profile, plan.method, plan.bound, plan.regions, plan.window, plan.levels
-
-        cases = [channel_case(volume, c, plan.classes, regions, window) for c in volume.intensity_channels]
-        parts = method.perturb_channels(cases, bound, report)
-        counts = self.quantise(parts, volume, plan)
-        protected = apply_counts(volume, regions, counts, levels)
-
-        masks = {name: region_of(parts[0][name], regions) for name in method.component_names}
-        change = (counts * (levels.step * abs(volume.slope) / window.width)).astype(np.float32)
+        drawn = plan.method.perturb_channels(channel_cases(volume, plan), plan.bound, report)
+        counts = self.quantise(drawn, volume, plan)
         return Protection(
-            volume=protected,
+            volume=apply_counts(volume, plan.regions, counts, plan.levels),
             original=volume,
-            window=window,
-            regions=regions,
+            windows=plan.windows,
+            regions=plan.regions,
             counts=counts,
-            step=levels.step,
-            components=Components(change, masks, regions, volume.geometry.shape),
-            bound=bound,
+            steps=tuple(levels.step for levels in plan.levels),
+            components=stored_components(drawn, counts, volume, plan),
+            bound=plan.bound,
             target_psnr=self.target_psnr,
-            profile=profile,
+            profile=plan.profile,
             notices=plan.notices,
             warnings=plan.warnings,
         )
 
-    def quantise(self, parts: Sequence[Mapping[str, Component]], volume: Volume, plan: Plan, share: float = 1.0) -> np.ndarray:
-        """Whole-level changes on the regions' box for all channels together, so that a PSNR target holds for the image.
+    def quantise(self, drawn: Sequence[Mapping[str, Component]], volume: Volume, plan: Plan, share: float = 1.0) -> np.ndarray:
+        """Whole-level changes on the regions' box, for all channels of a part together, so that a PSNR target holds for every part.
 
         ``share`` is the part of the target's energy that may be spent here, for a volume that is a slab of a larger one.
         """
-        regions, window, levels = plan.regions, plan.window, plan.levels
+        left, counts = list(drawn), []
+        for part, window, levels in zip(volume.parts(), plan.windows, plan.levels, strict=True):
+            mine, left = left[: len(part.intensity_channels)], left[len(part.intensity_channels) :]
+            counts.append(self._quantise_part(mine, part, window, levels, plan, share))
+        return np.stack(counts, axis=-1) if volume.channel_types else counts[0]
+
+    def _quantise_part(
+        self, drawn: Sequence[Mapping[str, Component]], volume: Volume, window: IntensityWindow, levels: Levels, plan: Plan, share: float
+    ) -> np.ndarray:
+        touched, box = plan.regions.touched, plan.regions.box
         width_in_levels = window.width / (levels.step * abs(volume.slope))
-        touched = regions.touched
-        stored = [volume.channel(c)[regions.box][touched] for c in volume.intensity_channels]
-        delta = on_binary_grid(np.stack([np.sum([p.values for p in part.values()], axis=0)[touched] for part in parts], axis=-1))
-        limit = np.stack([np.sum([p.limit for p in part.values()], axis=0)[touched] for part in parts], axis=-1).astype(np.float64)
+        stored = [volume.channel(c)[box][touched] for c in volume.intensity_channels]
+        delta = on_binary_grid(np.stack([np.sum([p.values for p in each.values()], axis=0)[touched] for each in drawn], axis=-1))
+        limit = np.stack([np.sum([p.limit for p in each.values()], axis=0)[touched] for each in drawn], axis=-1).astype(np.float64)
         upwards = delta * np.sign(volume.slope) > 0
         room = np.stack([levels.room(s, upwards[:, n]) for n, s in enumerate(stored)], axis=-1)
         ceiling = np.minimum(np.floor(limit * width_in_levels * (1 + 1e-6)), room)
@@ -289,7 +333,7 @@ def restored(profile: Profile) -> Method:
     """
     try:
         return method_class(profile.method).restore(profile.settings, profile.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise MedProtectError(f"the profile's tensors do not fit its method '{profile.method}'. Fit it again.") from error
 
 
@@ -329,8 +373,31 @@ def channel_case(
     return Case(image, classes[context], regions, context)
 
 
-def apply_counts(volume: Volume, regions: Regions, counts: np.ndarray, levels: Levels) -> Volume:
+def channel_cases(volume: Volume, plan: Plan, context: Box | None = None) -> list[Case]:
+    """What a method sees of an image: :func:`channel_case` of every channel, each in the window of its part."""
+    return [
+        channel_case(part, c, plan.classes, plan.regions, window, context)
+        for part, window in zip(volume.parts(), plan.windows, strict=True)
+        for c in part.intensity_channels
+    ]
+
+
+def stored_components(drawn: Sequence[Mapping[str, Component]], counts: np.ndarray, volume: Volume, plan: Plan) -> Components:
+    """The change that is stored, in window units, split by the components that were drawn."""
+    regions, parts = plan.regions, zip(volume.parts(), plan.windows, plan.levels, strict=True)
+    of_one_level = np.array([levels.step * abs(part.slope) / window.width for part, window, levels in parts])
+    masks = {name: region_of(drawn[0][name], regions) for name in plan.method.component_names}
+    return Components((counts * of_one_level).astype(np.float32), masks, regions, volume.geometry.shape)
+
+
+def apply_counts(volume: Volume, regions: Regions, counts: np.ndarray, levels: Sequence[Levels]) -> Volume:
     """A copy of the volume with whole-level changes; voxels that do not change keep their bits."""
+    changes = [counts[..., n] for n in range(len(levels))] if volume.channel_types else [counts]
+    parts = zip(volume.parts(), changes, levels, strict=True)
+    return volume.with_parts([_apply_to_part(part, regions, change, ladder) for part, change, ladder in parts])
+
+
+def _apply_to_part(volume: Volume, regions: Regions, counts: np.ndarray, levels: Levels) -> Volume:
     array = volume.array.copy()
     for n, c in enumerate(volume.intensity_channels):
         part = (array if array.ndim == 3 else array[..., c])[regions.box]

@@ -55,18 +55,18 @@ def private_record(protection: Protection, hashes: Mapping[str, str], segments: 
         "seed": seed,
         "bound": protection.bound,
         "target_psnr": protection.target_psnr,
-        "window": {
-            "low": protection.window.low,
-            "high": protection.window.high,
-            "unit": protection.window.unit,
-            "rule": protection.window.rule,
-        },
-        "level_step_stored": protection.step,
+        "window": one_or_all([{"low": w.low, "high": w.high, "unit": w.unit, "rule": w.rule} for w in protection.windows]),
+        "level_step_stored": one_or_all(protection.steps),
         "profile": {"sha256": profile.sha256(), "method": profile.method, "public": profile.public, "settings": dict(profile.settings)},
         "notices": list(protection.notices),
         "warnings": list(protection.warnings),
         "engine": engine(),
     }
+
+
+def one_or_all(values: Sequence[Any]) -> Any:
+    """The value of an image of one part, the list of those of several."""
+    return values[0] if len(values) == 1 else list(values)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from MedProtectLib.regions import Box, Regions, bounding_box, grown, within
 from MedProtectLib.volume import Volume
-from MedProtectLib.window import IntensityWindow
+from MedProtectLib.window import WINDOW_UNITS, IntensityWindow
 
+POOLED = IntensityWindow(0.0, 1.0, "each channel in a window of its own", WINDOW_UNITS)
 SSIM_SIDE = 7
 SSIM_SLAB_VOXELS = 4_000_000
 
@@ -27,6 +28,11 @@ class Statistics:
     roi_mean_shift: mean change over the regions in the image's own units.
     per_slice_psnr_db: one value for every k, None where the slice is unchanged.
     epsilon: the bound in window units. window: [low, high] in the image's own units.
+
+    channels: where the channels are images with a window each, the same for every channel; else empty. All other numbers are
+    then of the channels together, each counted in units of its own window (window: [0, 1]): mean squared differences and SSIM
+    are means over the channels, full_range and the largest changes the extremes, and a voxel counts as changed when any
+    channel is.
     """
 
     psnr_db: float | None
@@ -45,14 +51,62 @@ class Statistics:
     per_slice_psnr_db: tuple[float | None, ...]
     epsilon: float | None
     window: tuple[float, float]
+    channels: tuple[Statistics, ...] = ()
 
     def as_record(self) -> dict[str, object]:
-        """A dict that JSON can hold."""
-        return asdict(self)
+        """A dict that JSON can hold; without ``channels`` where there are none."""
+        record = asdict(self)
+        if self.channels:
+            record["channels"] = [channel.as_record() for channel in self.channels]
+        else:
+            del record["channels"]
+        return record
 
 
-def measure(original: Volume, protected: Volume, regions: Regions, window: IntensityWindow, epsilon: float | None = None) -> Statistics:
-    """Compare two images on the same grid. A voxel of several channels counts as changed when any channel is."""
+def measure(
+    original: Volume, protected: Volume, regions: Regions, windows: Sequence[IntensityWindow], epsilon: float | None = None
+) -> Statistics:
+    """Compare two images on the same grid. A voxel of several channels counts as changed when any channel is.
+
+    ``windows`` has one entry for every part of the image, see :meth:`~MedProtectLib.volume.Volume.parts`.
+    """
+    parts = list(zip(original.parts(), protected.parts(), windows, strict=True))
+    if not original.channel_types:
+        ((before, after, window),) = parts
+        return _measure_part(before, after, regions, window, epsilon)
+    channels = tuple(_measure_part(*part[:2], regions, part[2], epsilon) for part in parts)
+    changed = np.logical_or.reduce([before.array != after.array for before, after, _ in parts])
+    changed_voxels = int(changed.sum())
+    changed_in_regions = int((changed[regions.box] & regions.touched).sum())
+    widths = [window.width for window in windows]
+    ranges = [((c.full_range[0] - w.low) / w.width, (c.full_range[1] - w.low) / w.width) for c, w in zip(channels, windows, strict=True)]
+    return Statistics(
+        psnr_db=_pooled_psnr([c.psnr_db for c in channels]),
+        psnr_roi_db=_pooled_psnr([c.psnr_roi_db for c in channels]),
+        psnr_full_range_db=_pooled_psnr([c.psnr_full_range_db for c in channels]),
+        full_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        ssim=float(np.mean([c.ssim for c in channels])),
+        ssim_window=channels[0].ssim_window,
+        max_abs_change=(max(c.max_abs_change[0] for c in channels), max(c.max_abs_change[1] for c in channels)),
+        max_abs_change_units=max(c.max_abs_change[0] for c in channels),
+        changed_voxels=changed_voxels,
+        changed_fraction=changed_in_regions / channels[0].roi_voxels,
+        changed_outside_regions=changed_voxels - changed_in_regions,
+        roi_voxels=channels[0].roi_voxels,
+        roi_mean_shift=float(np.mean([c.roi_mean_shift / width for c, width in zip(channels, widths, strict=True)])),
+        per_slice_psnr_db=tuple(map(_pooled_psnr, zip(*(c.per_slice_psnr_db for c in channels), strict=True))),
+        epsilon=epsilon,
+        window=(POOLED.low, POOLED.high),
+        channels=channels,
+    )
+
+
+def _pooled_psnr(of_channels: Sequence[float | None]) -> float | None:
+    """The PSNR whose mean squared difference is the mean of those of channels of one size; None stands for no difference."""
+    return psnr(sum(10.0 ** (-value / 10.0) for value in of_channels if value is not None), len(of_channels), 1.0)
+
+
+def _measure_part(original: Volume, protected: Volume, regions: Regions, window: IntensityWindow, epsilon: float | None) -> Statistics:
     channels = original.intensity_channels
     changed = np.zeros(original.geometry.shape, bool)
     for c in range(1 if original.array.ndim == 3 else original.array.shape[3]):

@@ -12,6 +12,7 @@ from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.regions import Regions, grown, within
 from MedProtectLib.volume import Volume
 
+WINDOW_UNITS = "window units"
 MODALITIES = ("CT", "MR", "US", "XR")
 CT_MINIMUM_WIDTH = 400.0
 CT_REACH_MM = 10.0
@@ -39,8 +40,19 @@ class IntensityWindow:
         return ((units - self.low) / self.width).astype(np.float32)
 
 
+def choose_windows(
+    volume: Volume, regions: Regions, modality: str | None = None, given: Sequence[float] | None = None
+) -> tuple[IntensityWindow, ...]:
+    """The window of every part of an image, each by :func:`choose_window`; ``modality`` and ``given`` hold for all parts.
+
+    Raises:
+        UsageError, MedProtectError: as for :func:`choose_window`.
+    """
+    return tuple(choose_window(part, regions, modality, given) for part in volume.parts())
+
+
 def choose_window(volume: Volume, regions: Regions, modality: str | None = None, given: Sequence[float] | None = None) -> IntensityWindow:
-    """The window by the rule of the image's modality; ``given`` (low, high) overrides it.
+    """The window of an image of one part by the rule of its modality; ``given`` (low, high) overrides it.
 
     CT: 0.5-99.5 percentiles of the voxels in and 10 mm (along each axis) around the regions, at least 400 HU wide.
     8-bit photographs (ultrasound, X-ray, endoscopy as PNG or TIFF): 0-255. All others: 0.5-99.5 percentiles of the

@@ -131,3 +131,11 @@ def slicer_segmentation(layers: np.ndarray, segments: list[dict[str, object]], *
     pairs = "".join(f"Segment{n}_{key}:={value}\n" for n, segment in enumerate(segments) for key, value in segment.items())
     pairs += "Segmentation_MasterRepresentation:=Binary labelmap\n"
     return header + b"\n" + pairs.encode() + b"\n" + data
+
+
+def tiff_with_shared_values(size: int) -> bytes:
+    """A TIFF file of ``size`` bytes whose tags all say that the whole file is their value."""
+    entries = (size - 8 - 6) // 12
+    head = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", entries)
+    tags = b"".join(struct.pack("<HHII", tag, 1, size, 0) for tag in range(300, 300 + entries))
+    return (head + tags + bytes(4)).ljust(size, b"\0")

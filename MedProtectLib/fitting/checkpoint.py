@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.outputs import write_private
 
 SAVE_EVERY = 25
-Parts = Mapping[str, nn.Module | torch.optim.Optimizer]
+
+
+class Part(Protocol):
+    """What can be saved and put back: a network, an optimiser, or noise that is kept."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors by name."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Put a saved state back."""
+
+
+Parts = Mapping[str, Part]
 
 
 def save_checkpoint(path: Path, parts: Parts, step: int, loss: float, identity: str) -> None:
@@ -24,9 +38,7 @@ def save_checkpoint(path: Path, parts: Parts, step: int, loss: float, identity: 
         if isinstance(part, torch.optim.Optimizer):
             state = {f"{n}.{key}": value for n, entries in state["state"].items() for key, value in entries.items()}
         tensors |= {f"{name}/{key}": torch.as_tensor(value).detach().contiguous().clone() for key, value in state.items()}
-    part_file = path.with_suffix(".part")
-    save_file(tensors, part_file, metadata={"step": str(step), "loss": repr(loss), "identity": identity})
-    part_file.replace(path)
+    write_private(path, save(tensors, metadata={"step": str(step), "loss": repr(loss), "identity": identity}))
 
 
 def load_checkpoint(path: Path, parts: Parts, identity: str) -> tuple[int, float | None]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import re
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,11 +10,13 @@ from typing import Protocol
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import stem_of
+from MedProtectLib.io import channel_files, stem_of
+from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.io.npz import member_volume, read_array
+from MedProtectLib.untrusted import is_file, read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 
 MANIFEST_COLUMNS = ("case", "image", "labels", "class", "split")
-CHANNEL = re.compile(r"(.+)_\d{4}")
 MEDMNIST_SPLITS = ("train", "val", "test")
 
 
@@ -38,7 +37,8 @@ class TrainingCase(Protocol):
 class CaseFiles:
     """One case of a dataset: its name, its image, and its label map or the class of the whole image.
 
-    ``member`` is the number of the image in a MedMNIST file, where ``image`` is that file and ``split`` the part of it.
+    ``image`` is a file, or the path that names a channel group (:mod:`MedProtectLib.io.channels`). ``member`` is the number of
+    the image in a MedMNIST file, where ``image`` is that file and ``split`` the part of it.
     """
 
     name: str
@@ -49,15 +49,23 @@ class CaseFiles:
     split: str = ""
 
     @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The files on disk that hold the image: one, or one for every channel."""
+        return channel_files(self.image) or (self.image,)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files on disk that hold the case."""
-        return (self.image,) if self.labels is None else (self.image, self.labels)
+        return self.image_files if self.labels is None else (*self.image_files, self.labels)
 
     def read(self) -> tuple[Volume, LabelMap]:
         """The image and its labels."""
         from MedProtectLib.io import read_volume
 
-        volume = read_volume(self.image) if self.member is None else self._read_member(self.member)
+        if self.member is None:
+            volume = read_volume(self.image)
+        else:
+            volume = member_volume(_medmnist_array(self.image, f"{self.split}_images"), self.member, self.name)
         return volume, self.read_labels(volume.geometry)
 
     def read_labels(self, geometry: Geometry | None = None) -> LabelMap:
@@ -68,21 +76,14 @@ class CaseFiles:
             return read_labels(self.labels)
         return LabelMap.of_image_class(self.image_class or "", geometry or Geometry((1, 1, 1)))
 
-    def _read_member(self, member: int) -> Volume:
-        array = _medmnist_array(self.image, f"{self.split}_images")[member]
-        planar = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] == 3)
-        array = np.ascontiguousarray(array[None] if planar else array)
-        k, j, i = array.shape[:3]
-        return Volume(array, Geometry((i, j, k), dimension=2 if planar else 3), self.name, photograph=planar and array.dtype == np.uint8)
-
 
 def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]:
     """The labelled cases of a dataset, by name.
 
     A folder holds ``imagesTr`` and ``labelsTr`` with equal file names (Decathlon) or images ending in ``_0000``, ``_0001``,
-    ... (nnU-Net; every channel file is a case, since every one is protected as a file of its own), or one folder of images
-    per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the columns case and image, and
-    labels (a label map) or class (of the whole image), and may have split; its paths are relative to the manifest.
+    ... (nnU-Net; the channel files of a case are one image), or one folder of images per class. A MedMNIST file (.npz) has
+    parts train, val and test. A CSV manifest has the columns case and image, and labels (a label map) or class (of the whole
+    image), and may have split; its paths are relative to the manifest.
     ``split`` keeps the rows of that split.
 
     Raises:
@@ -109,15 +110,24 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
 
 def _from_folder(folder: Path) -> list[CaseFiles]:
     labels = {stem_of(p): p for p in _visible(folder / "labelsTr")}
-    cases = []
+    images: dict[str, list[Path]] = {}
     for image in _visible(folder / "imagesTr"):
         stem = stem_of(image)
-        channel = CHANNEL.fullmatch(stem)
-        labelled = labels.get(stem) or (labels.get(channel[1]) if channel else None)
-        if labelled is not None:
-            alone = channel is not None and not image.with_name(image.name.replace(stem, f"{channel[1]}_0001")).exists()
-            cases.append(CaseFiles(stem_of(labelled) if alone else stem, image, labelled))
-    return cases
+        channel = CHANNEL_STEM.fullmatch(stem)
+        name = stem if stem in labels or channel is None else channel[1]
+        if name in labels:
+            images.setdefault(name, []).append(image)
+    return [CaseFiles(name, _one_image(name, files), labels[name]) for name, files in images.items()]
+
+
+def _one_image(name: str, files: Sequence[Path]) -> Path:
+    """The path of the image that is in these files: of the only one, or of the channel group that they are."""
+    if len(files) == 1:
+        return files[0]
+    group = files[0].with_name(name + files[0].name[len(stem_of(files[0])) :])
+    if channel_files(group) != tuple(files):
+        raise MedProtectError(f"{group}: {', '.join(file.name for file in files)} are neither one image nor its channels 0000, 0001, ...")
+    return group
 
 
 def _from_class_folders(folder: Path) -> list[CaseFiles]:
@@ -138,6 +148,8 @@ def _from_medmnist(file: Path, split: str | None) -> list[CaseFiles]:
     cases = []
     for part in MEDMNIST_SPLITS if split is None else (split,):
         labels = _medmnist_array(file, f"{part}_labels")
+        if labels.dtype.kind not in "iu":
+            raise MedProtectError(f"{file}: '{part}_labels' holds no whole numbers. Get a fresh copy.")
         if labels.ndim == 2 and labels.shape[1] > 1:
             raise MedProtectError(f"{file}: its images have several labels each; one class per image is supported.")
         cases += [CaseFiles(f"{part}_{n:06d}", file, None, str(int(v)), n, part) for n, v in enumerate(labels.ravel())]
@@ -149,11 +161,7 @@ def _medmnist_array(file: Path, name: str) -> np.ndarray:
     stat = file.stat()
     key = (file, name, stat.st_mtime_ns, stat.st_size)
     if key not in _KEPT:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                array = arrays[name]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise MedProtectError(f"{file}: not a MedMNIST file, or damaged: it has no array '{name}'.") from error
+        array = read_array(file, name)
         _KEPT.clear()
         _KEPT[key] = array
     return _KEPT[key]
@@ -163,26 +171,24 @@ _KEPT: dict[tuple[Path, str, int, int], np.ndarray] = {}
 
 
 def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = set(rows.fieldnames or ())
-        missing = {"case", "image"} - columns or ({"labels"} - columns if "class" not in columns else set())
-        if missing:
-            raise MedProtectError(
-                f"{manifest}: column {', '.join(sorted(missing))} is missing. A manifest has the columns {','.join(MANIFEST_COLUMNS)}."
-            )
-        cases = []
-        for row in rows:
-            labels, image_class = row.get("labels"), row.get("class")
-            if (split is not None and row.get("split") != split) or not (labels or image_class):
-                continue
-            case = CaseFiles(
-                row["case"], manifest.parent / row["image"], manifest.parent / labels if labels else None, None if labels else image_class
-            )
-            for path in case.files:
-                if not path.is_file():
-                    raise MedProtectError(f"{manifest}: case '{case.name}' names {path}, which does not exist.")
-            cases.append(case)
+    columns, rows = read_table(manifest, f"not a CSV table in UTF-8. A manifest has the columns {','.join(MANIFEST_COLUMNS)}.")
+    missing = {"case", "image"} - set(columns) or ({"labels"} - set(columns) if "class" not in columns else set())
+    if missing:
+        raise MedProtectError(
+            f"{manifest}: column {', '.join(sorted(missing))} is missing. A manifest has the columns {','.join(MANIFEST_COLUMNS)}."
+        )
+    cases = []
+    for row in rows:
+        labels, image_class = row.get("labels"), row.get("class")
+        if (split is not None and row.get("split") != split) or not (labels or image_class):
+            continue
+        case = CaseFiles(
+            row["case"], manifest.parent / row["image"], manifest.parent / labels if labels else None, None if labels else image_class
+        )
+        for path in case.files:
+            if not is_file(path):
+                raise MedProtectError(f"{manifest}: case '{case.name}' names {path}, which does not exist.")
+        cases.append(case)
     seen: set[str] = set()
     for case in cases:
         if case.name in seen:

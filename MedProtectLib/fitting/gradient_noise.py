@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from MedProtectLib.errors import UsageError
 from MedProtectLib.fitting.batch import Batch
 from MedProtectLib.fitting.checkpoint import SAVE_EVERY, Parts, load_checkpoint, save_checkpoint
+from MedProtectLib.fitting.kept_noise import KeptNoise
 from MedProtectLib.fitting.surrogates import Loss, loss_for, surrogate_for, targets_of
 from MedProtectLib.fitting.team import Team, on_device
 from MedProtectLib.fitting.training import Training
@@ -21,7 +22,7 @@ from MedProtectLib.progress import Stage
 SURROGATE_RATE = 1e-3
 SMOOTHING = 0.95
 
-Noise = Callable[[nn.Module, Batch, Tensor], Tensor]
+Noise = Callable[[nn.Module, Batch, Tensor, Tensor], Tensor]
 
 
 def projected_step(delta: Tensor, gradient: Tensor, step: float, limit: Tensor) -> Tensor:
@@ -39,8 +40,23 @@ def mean_gradient(networks: Sequence[nn.Module], loss: Loss, image: Tensor, delt
     return total / len(networks)
 
 
-def descend(networks: Sequence[nn.Module], loss: Loss, image: Tensor, targets: Tensor, limit: Tensor, steps: int, step: float) -> Tensor:
-    """Noise that lowers the networks' loss: ``steps`` projected steps of size ``step`` from zero.
+def mean_loss(networks: Sequence[nn.Module], loss: Loss, image: Tensor, delta: Tensor, targets: Tensor) -> float:
+    """The loss at clip(image + delta), averaged over the networks."""
+    with torch.no_grad():
+        return sum(float(loss(network((image + delta).clamp(0.0, 1.0)), targets)) for network in networks) / len(networks)
+
+
+def descend(
+    networks: Sequence[nn.Module],
+    loss: Loss,
+    image: Tensor,
+    targets: Tensor,
+    limit: Tensor,
+    steps: int,
+    step: float,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Noise that lowers the networks' loss: ``steps`` projected steps of size ``step`` from ``start``.
 
     Args:
         networks: in eval mode.
@@ -50,25 +66,26 @@ def descend(networks: Sequence[nn.Module], loss: Loss, image: Tensor, targets: T
         limit: largest change of every voxel, of the image's shape or broadcast to it.
         steps: how many.
         step: size in window units.
+        start: of the image's shape, within the limit; zero when None.
 
     Returns:
         A tensor of the image's shape.
     """
-    delta = torch.zeros_like(image)
+    delta = torch.zeros_like(image) if start is None else start
     for _ in range(steps):
         delta = projected_step(delta, mean_gradient(networks, loss, image, delta, targets), step, limit)
     return delta.detach()
 
 
 def train_surrogate(training: Training, noise: Noise | None = None, keep_at: Sequence[int] = ()) -> tuple[list[nn.Module], dict[str, Any]]:
-    """Train a surrogate on clean patches, or on patches with the noise that is made against it at that very step.
+    """Train a surrogate on clean patches, or on patches with noise that goes on from visit to visit.
 
-    No noise is stored: ``noise`` makes it anew from the network as it is, so that it belongs to its patch by construction,
-    memory does not grow with the cases, and an interrupted run ends with the same surrogate as an undisturbed one.
+    At every step ``noise`` takes the kept noise of the step's patches further against the surrogate as it is, the surrogate
+    trains on it, and it is kept again, on disk and case by case (:class:`~MedProtectLib.fitting.kept_noise.KeptNoise`).
 
     Args:
         training: what to train on, and for how many steps.
-        noise: (surrogate in eval mode, batch, targets) -> noise; None for clean patches.
+        noise: (surrogate in eval mode, batch, targets, kept noise of the batch) -> noise; None for clean patches.
         keep_at: numbers of steps after which the surrogate is kept, too; the last one is always kept.
 
     Returns:
@@ -79,15 +96,20 @@ def train_surrogate(training: Training, noise: Noise | None = None, keep_at: Seq
         raise UsageError("a fit for classification runs in one process: its networks normalise over the whole batch. Leave out torchrun.")
     surrogate, loss_of = surrogate_for(training.purpose).to(device), loss_for(training.purpose)
     optimiser = torch.optim.Adam(surrogate.parameters(), SURROGATE_RATE)
-    parts: Parts = {"surrogate": surrogate, "optimiser": optimiser}
+    kept = KeptNoise(training.folder / f"noise_{team.rank}", source, training.options.bound)
+    parts: Parts = {"surrogate": surrogate, "optimiser": optimiser, "noise": kept}
     start, smoothed = load_checkpoint(training.checkpoint, parts, training.identity)
     stage = Stage("fit", steps, training.report, start=start)
     for step in range(start, steps):
-        batch = on_device(team.share_of(source.draw(step)), device)
+        drawn, places = source.draw_located(step)
+        batch = on_device(team.share_of(drawn), device)
         targets = targets_of(batch.classes, training.purpose)
         protected = batch.image
         if noise is not None:
-            protected = (batch.image + noise(surrogate.eval(), batch, targets)).clamp(0.0, 1.0)
+            before = kept.read(places[team.rank :: team.size]).to(device)
+            made = noise(surrogate.eval(), batch, targets, before)
+            kept.write(places, team.whole(made).cpu())
+            protected = (batch.image + kept.stored(made)).clamp(0.0, 1.0)
         loss = loss_of(surrogate.train()(protected), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -96,21 +118,24 @@ def train_surrogate(training: Training, noise: Noise | None = None, keep_at: Seq
         value = team.mean(loss)
         smoothed = value if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * value
         if team.is_first and step + 1 in keep_at:
-            save_checkpoint(_kept(training, step + 1), {"surrogate": surrogate}, step + 1, smoothed, training.identity)
-        if team.is_first and ((step + 1) % SAVE_EVERY == 0 or step + 1 == steps):
-            save_checkpoint(training.checkpoint, parts, step + 1, smoothed, training.identity)
+            save_checkpoint(_moment(training, step + 1), {"surrogate": surrogate}, step + 1, smoothed, training.identity)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            if team.is_first:
+                save_checkpoint(training.checkpoint, parts, step + 1, smoothed, training.identity)
+            team.wait()
+            kept.settle()
         stage.at(step + 1, f"surrogate loss {smoothed:.3f}")
     team.wait()
-    kept = []
+    moments = []
     for number in keep_at:
         earlier = surrogate_for(training.purpose)
-        load_checkpoint(_kept(training, number), {"surrogate": earlier}, training.identity)
-        kept.append(earlier)
-    networks = [*kept, surrogate] if steps not in keep_at else kept
+        load_checkpoint(_moment(training, number), {"surrogate": earlier}, training.identity)
+        moments.append(earlier)
+    networks = [*moments, surrogate] if steps not in keep_at else moments
     return [frozen(network.cpu()) for network in networks], {"steps": steps, "final_surrogate_loss": smoothed}
 
 
-def _kept(training: Training, step: int) -> Path:
+def _moment(training: Training, step: int) -> Path:
     return training.folder / f"kept_{step}.safetensors"
 
 

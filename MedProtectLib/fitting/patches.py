@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +15,23 @@ from MedProtectLib.fitting.batch import Batch
 from MedProtectLib.fitting.dataset import TrainingCase
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT, Purpose
+from MedProtectLib.outputs import private_folder
 from MedProtectLib.progress import Report, Stage
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import find_regions, grown
 from MedProtectLib.texture import texture_map
-from MedProtectLib.window import choose_window
+from MedProtectLib.window import choose_windows
 
 BEYOND = 16
 INTERIOR, CONTOUR, BACKGROUND = 1, 2, 3
+
+
+class Place(NamedTuple):
+    """Where a patch lies: the number of its prepared case, its part of the case (c, k, j, i), and that part's place in the patch."""
+
+    file: int
+    source: tuple[slice | int, ...]
+    target: tuple[slice, ...]
 
 
 class PatchSource:
@@ -42,10 +52,16 @@ class PatchSource:
         self.dimension, self.batch, self.seed = dimension, batch, seed
 
     def draw(self, step: int) -> Batch:
+        """The patches of a step."""
+        return self.draw_located(step)[0]
+
+    def draw_located(self, step: int) -> tuple[Batch, list[Place]]:
+        """The patches of a step, and where they lie."""
         rng = np.random.default_rng([self.seed, step])
-        patches = torch.from_numpy(np.stack([self._patch(rng) for _ in range(self.batch)]))
+        drawn, places = zip(*(self._patch(rng) for _ in range(self.batch)), strict=True)
+        patches = torch.from_numpy(np.stack(drawn))
         image, classes, region, texture = patches.split([self.channels, 1, 1, self.channels], dim=1)
-        return Batch(
+        batch = Batch(
             image=image.clamp(0.0, 1.0),
             classes=classes.long(),
             contour=(region == CONTOUR).float(),
@@ -53,24 +69,27 @@ class PatchSource:
             touched=(region > 0).float(),
             texture=texture,
         )
+        return batch, list(places)
 
-    def _patch(self, rng: np.random.Generator) -> np.ndarray:
-        """Channels x patch around a random voxel of the regions, zeros beyond the case."""
-        case = np.load(self.files[int(rng.integers(len(self.files)))], mmap_mode="r")
+    def _patch(self, rng: np.random.Generator) -> tuple[np.ndarray, Place]:
+        """Channels x patch around a random voxel of the regions, zeros beyond the case, and where it lies."""
+        file = int(rng.integers(len(self.files)))
+        case = np.load(self.files[file], mmap_mode="r")
         region = np.asarray(case[self.channels + 1])
         centres = np.argwhere((region == INTERIOR) | (region == CONTOUR))
         centre = centres[int(rng.integers(len(centres)))]
-        if self.dimension == 2:
-            case, centre = case[:, centre[0]], centre[1:]
         out = np.zeros((len(case), *self.patch), np.float32)
-        source, target = [slice(None)], [slice(None)]
-        for c, size, n in zip(centre, self.patch, case.shape[1:], strict=True):
+        source: list[slice | int] = [slice(None)]
+        target = [slice(None)]
+        if self.dimension == 2:
+            source, centre = [slice(None), int(centre[0])], centre[1:]
+        for c, size, n in zip(centre, self.patch, case.shape[-self.dimension :], strict=True):
             start = int(np.clip(c - rng.integers(size // 4, size - size // 4), min(0, n - size), max(0, n - size)))
             begin, end = max(0, start), min(n, start + size)
             source.append(slice(begin, end))
             target.append(slice(begin - start, end - start))
         out[tuple(target)] = case[tuple(source)]
-        return out
+        return out, Place(file, tuple(source), tuple(target))
 
 
 def prepare(
@@ -93,7 +112,7 @@ def prepare(
     index = folder / "index.json"
     if index.is_file():
         return list(json.loads(index.read_text())["remarks"])
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     stage = Stage("prepare", len(cases), report)
     entries: list[dict[str, str]] = []
     remarks: list[str] = []
@@ -106,7 +125,7 @@ def prepare(
             arrays = []
         for c, array in enumerate(arrays):
             file = f"{number:06d}_{c}.npy"
-            np.save(folder / file, array)
+            np.save(folder / file, array, allow_pickle=False)
             entries.append({"case": case.name, "file": file})
             largest = np.maximum(largest, array.shape[1:])
         stage.at(number + 1, case.name)
@@ -136,13 +155,17 @@ def _prepared(
     classes = labels.classes(purpose.classes)
     planar = purpose.dimension == 2
     regions = find_regions(classes > 0, purpose.half_width, planar, find_padding(volume), purpose.scope == "image")
-    window_of_case = choose_window(volume, regions, modality, window)
+    windows = choose_windows(volume, regions, modality, window)
     beyond = 0 if purpose.task == CLASSIFICATION else BEYOND + CONTEXT
     box = grown(regions.box, (0 if planar else min(beyond, BEYOND), beyond, beyond), volume.geometry.shape)
     region = np.zeros(volume.geometry.shape, np.uint8)
     region[regions.box] = INTERIOR * regions.interior + CONTOUR * regions.contour
     if regions.background is not None:
         region[regions.box] += np.uint8(BACKGROUND) * regions.background
-    images = [window_of_case.normalise(volume.in_units(volume.channel(c)[box])) for c in volume.intensity_channels]
+    images = [
+        own.normalise(part.in_units(part.channel(c)[box]))
+        for part, own in zip(volume.parts(), windows, strict=True)
+        for c in part.intensity_channels
+    ]
     together = [images] if joint_channels else [[image] for image in images]
     return [np.stack([*group, classes[box], region[box], *map(texture_map, group)]).astype(np.float32) for group in together]

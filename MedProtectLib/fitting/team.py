@@ -54,6 +54,14 @@ class Team:
             raise UsageError(f"a batch of {len(batch.image)} patches cannot be divided among {self.size} processes. Start fewer.")
         return Batch(*(part[self.rank :: self.size] for part in batch))
 
+    def whole(self, share: Tensor) -> Tensor:
+        """The patches of a batch in order, put together from the shares of all processes."""
+        if self.size == 1:
+            return share
+        shares = [torch.empty_like(share) for _ in range(self.size)]
+        distributed.all_gather(shares, share.contiguous())
+        return torch.stack(shares, dim=1).flatten(0, 1)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Put the mean over all processes in the place of every gradient."""
         for parameter in parameters:

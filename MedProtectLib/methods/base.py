@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -95,6 +95,16 @@ class Component:
     limit: np.ndarray
 
 
+class Halo(NamedTuple):
+    """What a method must see of a case in order to draw some slices k as it draws them in the whole case.
+
+    ``slices`` on either side, beginning at a multiple of ``alignment`` slices from the case's first.
+    """
+
+    slices: int
+    alignment: int = 1
+
+
 class Method(ABC):
     """A fitted protection method. Knows nothing of files, windows or stored types.
 
@@ -177,6 +187,11 @@ class Method(ABC):
     def planar(self) -> bool:
         """Whether the method works slice by slice."""
         return self.dimension == 2
+
+    @property
+    def halo(self) -> Halo | None:
+        """How far a slice depends on its neighbours; None where it takes the whole case to draw one."""
+        return None
 
     @property
     def whole_image(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from MedProtectLib.methods.base import Case, Method, Purpose
+from MedProtectLib.methods.base import Case, Halo, Method, Purpose
 from MedProtectLib.networks.tiling import run_in_tiles
 from MedProtectLib.networks.unet import GeneratorUNet
 from MedProtectLib.progress import Report, Stage
@@ -23,6 +23,14 @@ class GeneratorMethod(Method, Generic[Networks]):
     def __init__(self, purpose: Purpose, generators: Networks) -> None:
         super().__init__(purpose)
         self.generators: Networks = generators.eval()
+
+    @property
+    def halo(self) -> Halo:
+        """That of the generators; slice by slice there are no neighbours."""
+        if self.planar:
+            return Halo(0)
+        drawing = [part for part in self.generators.modules() if isinstance(part, GeneratorUNet)]
+        return Halo(max(network.halo for network in drawing), max(network.alignment for network in drawing))
 
     def draw(self, networks: Sequence[GeneratorUNet], case: Case, report: Report) -> list[np.ndarray]:
         """tanh of every network's output on the regions' box, float32 (k, j, i) in [-1, 1]."""

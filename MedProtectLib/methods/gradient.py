@@ -29,7 +29,6 @@ from MedProtectLib.networks.workers import for_every_piece
 from MedProtectLib.progress import Report, ignore
 
 if TYPE_CHECKING:
-    from MedProtectLib.fitting.batch import Batch
     from MedProtectLib.fitting.training import Training
 
 TILE = {2: (1, 256, 256), 3: (48, 64, 64)}
@@ -89,10 +88,6 @@ class GradientMethod(PurposefulMethod):
         """Noise on a batch (b, c, [k,] j, i): descent on the loss of what is wanted, where ``touched`` (b, 1, ...) is 1."""
         step = self.chosen["step"] * epsilon
         return descend(networks, self.loss, image, self.wanted(targets), epsilon * touched, int(self.chosen["steps"]), step)
-
-    def noise_of_batch(self, batch: Batch, network: nn.Module, targets: Tensor, epsilon: float) -> Tensor:
-        """The noise on a batch while fitting."""
-        return self.noise_on([network], batch.image, targets, batch.touched, epsilon)
 
     def perturb(self, case: Case, epsilon: float, report: Report = ignore) -> dict[str, Component]:
         return self.perturb_channels([case], epsilon, report)[0]

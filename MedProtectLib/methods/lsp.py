@@ -45,7 +45,11 @@ class LSP(PatternMethod):
         count = PERIOD**purpose.dimension
         balanced = np.repeat([-1.0, 1.0], count // 2).astype(np.float32)
         signs = rng.permuted(np.tile(balanced, (purpose.outputs * purpose.image_channels, 1)), axis=1)
-        return signs.reshape(purpose.outputs, purpose.image_channels, *(PERIOD,) * purpose.dimension)
+        return signs.reshape(purpose.outputs, purpose.image_channels, *cls.shape_of_one(purpose))
+
+    @staticmethod
+    def shape_of_one(purpose: Purpose) -> tuple[int, ...]:
+        return (PERIOD,) * purpose.dimension
 
     def pattern(self, number: int, channel: int, box: Box, seed: list[int]) -> np.ndarray:
         signs = self.fixed[number, channel].astype(np.float64)

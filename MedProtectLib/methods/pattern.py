@@ -45,14 +45,20 @@ class PatternMethod(PurposefulMethod):
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
         super().__init__(purpose, parameters)
-        if fixed.shape[:2] != (purpose.outputs, purpose.image_channels):
-            raise ValueError(f"patterns of shape {fixed.shape} do not fit {purpose.outputs} classes and {purpose.image_channels} channels")
+        shape = (purpose.outputs, purpose.image_channels, *self.shape_of_one(purpose))
+        if fixed.shape != shape or fixed.dtype.kind != "f":
+            raise ValueError(f"patterns of type {fixed.dtype} {fixed.shape} instead of {shape}")
         self.fixed = fixed
 
     @classmethod
     @abstractmethod
     def draw_fixed(cls, purpose: Purpose, parameters: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
         """The tensors of all classes, float (class, channel, ...)."""
+
+    @staticmethod
+    @abstractmethod
+    def shape_of_one(purpose: Purpose) -> tuple[int, ...]:
+        """The shape of the tensor of one class and channel."""
 
     @abstractmethod
     def pattern(self, number: int, channel: int, box: Box, seed: list[int]) -> np.ndarray:

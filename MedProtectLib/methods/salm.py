@@ -7,7 +7,8 @@ Source: Sun et al., "Medical Unlearnable Examples", arXiv 2403.10573 (2024). Its
 and steps are not known to us: this is our re-implementation from public descriptions, with the steps of the same group's
 earlier code (Liu et al., 10 steps of 1.6/255 at 8/255). At fraction 1 it is EM with these steps.
 
-Defaults: r = 0.2. M is computed once per case, before the noise, over the whole image; while fitting over each patch.
+Defaults: r = 0.2. M is computed once per case, before the noise, over the whole image; while fitting over each patch anew at
+every visit, where kept noise outside the new M is dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from MedProtectLib.fitting.batch import Batch
 from MedProtectLib.fitting.gradient_noise import mean_gradient
 from MedProtectLib.methods.base import Parameter
-from MedProtectLib.methods.em import EM
+from MedProtectLib.methods.em import EM, VISIT
 from MedProtectLib.methods.gradient import STEP, STEPS, Scene
 from MedProtectLib.progress import Report
 
@@ -47,6 +48,7 @@ class SALM(EM):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "steps": Parameter(10, STEPS.low, STEPS.high, STEPS.meaning),
         "step": Parameter(0.2, STEP.low, STEP.high, STEP.meaning),
+        "visit": Parameter(2, VISIT.low, VISIT.high, VISIT.meaning),
         "fraction": Parameter(0.2, 0.001, 1.0, "share of the voxels that change, largest gradients first"),
     }
 
@@ -54,12 +56,11 @@ class SALM(EM):
         fraction = self.chosen["fraction"]
         return scene.touched if fraction >= 1.0 else top_fraction(self.gradient_size(scene, report), scene.touched, fraction)
 
-    def noise_of_batch(self, batch: Batch, network: nn.Module, targets: Tensor, epsilon: float) -> Tensor:
+    def touched_of_batch(self, batch: Batch, network: nn.Module, targets: Tensor) -> Tensor:
         fraction = self.chosen["fraction"]
-        touched = batch.touched
-        if fraction < 1.0:
-            gradient = mean_gradient([network], self.loss, batch.image, torch.zeros_like(batch.image), targets)
-            sizes = gradient.abs().amax(dim=1, keepdim=True).cpu().numpy()
-            chosen = [top_fraction(size, allowed > 0, fraction) for size, allowed in zip(sizes, touched.cpu().numpy(), strict=True)]
-            touched = torch.from_numpy(np.stack(chosen)).to(touched)
-        return self.noise_on([network], batch.image, targets, touched, epsilon)
+        if fraction >= 1.0:
+            return batch.touched
+        gradient = mean_gradient([network], self.loss, batch.image, torch.zeros_like(batch.image), targets)
+        sizes = gradient.abs().amax(dim=1, keepdim=True).cpu().numpy()
+        chosen = [top_fraction(size, allowed > 0, fraction) for size, allowed in zip(sizes, batch.touched.cpu().numpy(), strict=True)]
+        return torch.from_numpy(np.stack(chosen)).to(batch.touched)

@@ -7,7 +7,9 @@ Source: Chen et al., "Self-Ensemble Protection: Training Checkpoints Are Good Da
 epochs, target (y + 5) mod 10, 30 steps of 1/255, epsilon 2/255 (8/255 as well). The variants with feature alignment and
 variance reduction are not implemented.
 
-Ours: 6 evenly spaced checkpoints, since the profile keeps them all and every step asks each; s is half the number of classes, rounded up.
+Ours: 6 evenly spaced checkpoints by default, since the profile keeps them all and every step asks each (checkpoints=30, the
+published number, makes profile and time per case 5 times as large); s is half the number of classes, rounded up; a step is
+epsilon / 8, which is the published 1/255 at 8/255.
 """
 
 from __future__ import annotations

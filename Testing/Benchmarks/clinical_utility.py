@@ -5,7 +5,7 @@
 
 Segmentation: a victim of the audit, trained on clean data, on clean test cases and on the same cases protected. Features: first-order,
 histogram, GLCM, GLRLM, GLSZM and shape of the labels' union by MIRP (IBSI), 32 bins; drift is |after - before| / |before|, features
-that are 0 before are left out. Mean intensity: of every segment, in stored units. Protected images are quantised as they are stored.
+that are 0 before are left out. Mean intensity: of every segment, in stored levels. Protected images are quantised as they are stored.
 One JSON object on stdout.
 """
 
@@ -25,6 +25,7 @@ from audit_data import DATASETS, dataset_of
 from MedProtectLib import Protector
 from MedProtectLib.audit.data import AuditCase
 from MedProtectLib.audit.training import score, train_victim
+from MedProtectLib.protector import Protection
 from MedProtectLib.volume import Volume
 
 FAMILIES = ("statistics", "intensity_histogram", "glcm", "glrlm", "glszm", "morphology")
@@ -53,10 +54,10 @@ def drift(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
     return {name: abs(after[name] - b) / abs(b) for name, b in before.items() if np.isfinite([b, after[name]]).all() and b != 0}
 
 
-def mean_shifts(case: AuditCase, protected: Volume) -> list[float]:
-    """Change of the mean of every segment, in stored units."""
-    change = protected.channel(0).astype(np.float64) - case.volume.channel(0).astype(np.float64)
-    return [abs(float(change[case.target == number].mean())) for number in np.unique(case.target[case.target > 0])]
+def mean_shifts(case: AuditCase, protection: Protection) -> list[float]:
+    """Change of the mean of every segment, in stored levels: 1 for integers, the step of the grid for other images."""
+    change = protection.volume.channel(0).astype(np.float64) - case.volume.channel(0).astype(np.float64)
+    return [abs(float(change[case.target == number].mean())) / protection.step for number in np.unique(case.target[case.target > 0])]
 
 
 def main() -> None:
@@ -76,11 +77,11 @@ def main() -> None:
     data = dataset_of(given.dataset, given.work)
     cases = data.cases["test"][: given.cases]
     protector = Protector(given.method, bound=float(given.bound), target_psnr=given.target_psnr)
-    protected = {case.name: protector.protect(case.volume, case.labels).volume for case in cases}
-    images = {case.name: case.image_of(protected[case.name]) for case in cases}
+    protected = {case.name: protector.protect(case.volume, case.labels) for case in cases}
+    images = {case.name: case.image_of(protected[case.name].volume) for case in cases}
     victim = train_victim(data, data.samples("train"), seed=0, steps=given.steps).last
     clean, changed = (score(victim, data.samples("test", use)[: len(cases)], data, distances=False).mean for use in (None, images))
-    drifts = [drift(features_of(case, case.volume), features_of(case, protected[case.name])) for case in cases]
+    drifts = [drift(features_of(case, case.volume), features_of(case, protected[case.name].volume)) for case in cases]
     pooled = np.concatenate([list(found.values()) for found in drifts])
     worst = {name: float(np.median([found[name] for found in drifts if name in found])) for name in drifts[0]}
     shifts = np.concatenate([mean_shifts(case, protected[case.name]) for case in cases])
@@ -94,7 +95,7 @@ def main() -> None:
         "feature_drift_95th_percentile": round(float(np.quantile(pooled, 0.95)), 5),
         "features": len(worst),
         "most_drifting": {name: round(worst[name], 4) for name in sorted(worst, key=lambda name: -worst[name])[:5]},
-        "largest_mean_shift_stored_units": round(float(shifts.max()), 3),
+        "largest_mean_shift_levels": round(float(shifts.max()), 3),
     }
     print(json.dumps(told))
 

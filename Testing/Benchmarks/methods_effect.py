@@ -32,15 +32,16 @@ from MedProtectLib.fitting.dataset import CaseFiles, find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit_in
 from MedProtectLib.levels import find_padding
 from MedProtectLib.regions import find_regions
-from MedProtectLib.window import choose_window
+from MedProtectLib.window import choose_windows
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 def normalised(volume: Volume, original: Volume, labels: LabelMap) -> np.ndarray:
-    """An image (c, k, j, i) in the window of the original, as a trainer would see it."""
-    window = choose_window(original, find_regions(labels.classes() > 0, 3, False, find_padding(original)))
-    return np.stack([window.normalise(volume.in_units(volume.channel(c))) for c in volume.intensity_channels]).clip(0, 1)
+    """An image (c, k, j, i) in the windows of the original, as a trainer would see it."""
+    windows = choose_windows(original, find_regions(labels.classes() > 0, 3, False, find_padding(original)))
+    parts = zip(volume.parts(), windows, strict=True)
+    return np.stack([own.normalise(part.in_units(part.channel(c))) for part, own in parts for c in part.intensity_channels]).clip(0, 1)
 
 
 def random_noise(volume: Volume, labels: LabelMap, bound: float, dimension: int, rng: np.random.Generator) -> np.ndarray:

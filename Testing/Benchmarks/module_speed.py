@@ -22,7 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 
-from slicer_harness.fixtures import SAMPLE, load_segmentation, load_volume, show
+from slicer_harness.fixtures import SAMPLE, load_segmentation, load_volume, new_panel, show
 from slicer_harness.install import install
 
 
@@ -74,8 +74,6 @@ def main() -> None:
     import skimage.metrics  # noqa: F401
     import torch
 
-    from MedProtect import MedProtectWidget
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if (arguments.shared / "lidc_ct_full").is_dir():
@@ -84,8 +82,7 @@ def main() -> None:
         else:
             volume, segmentation = load_volume(SAMPLE / "ct.nii.gz", "ct"), load_segmentation(SAMPLE / "labels.seg.nrrd", "organs")
         show(volume)
-        panel = MedProtectWidget()
-        panel.setup()
+        panel = new_panel()
         ui, red = panel.ui, slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
         array = slicer.util.arrayFromVolume(volume)
         inside = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0), volume)

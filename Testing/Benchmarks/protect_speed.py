@@ -95,7 +95,7 @@ def compare(image: Path, labels: Path, target: Path, repeats: int) -> None:
     for work in (whole, least):
         work()
     protected, least_possible = median_of(repeats, whole), median_of(repeats, least)
-    measured = median_of(repeats, lambda: measure(volume, result.volume, result.regions, result.window))
+    measured = median_of(repeats, lambda: measure(volume, result.volume, result.regions, result.windows))
     peak, allowed = peak_memory(image, labels), 3 * volume.array.nbytes + 2**30
     print(f"threads {torch.get_num_threads()}, image {volume.array.shape} {volume.array.dtype}, regions' box {case.image.shape}")
     print(f"protect            {protected:6.2f} s")

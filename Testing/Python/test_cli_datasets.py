@@ -106,7 +106,7 @@ def test_a_pattern_with_the_default_seed_counts_as_public(seed: int | None, run:
     assert ("a public profile was used" in err) == (seed is None)
 
 
-def test_every_channel_file_of_an_nnunet_case_is_a_case(run: Run, tmp_path: Path) -> None:
+def test_the_channel_files_of_an_nnunet_case_are_one_case(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     source = SAMPLES / "hippocampus"
     name = sorted(p.name for p in (source / "imagesTr").glob("*.nii.gz"))[0]
@@ -117,13 +117,16 @@ def test_every_channel_file_of_an_nnunet_case_is_a_case(run: Run, tmp_path: Path
     shutil.copy(source / "imagesTr" / name, folder / "imagesTr" / "b_0000.nii.gz")
     for case in ("a", "b"):
         shutil.copy(source / "labelsTr" / name, folder / "labelsTr" / f"{case}.nii.gz")
-    code, out, _ = run("fit", folder, "--method", "lsp", "--output", tmp_path / "p.medprotect", "--json")
+    quick = ("--method", "tap", "--steps", "1", "--set", "steps=1")
+    code, out, _ = run("fit", folder, *quick, "--output", tmp_path / "p.medprotect", "--json")
     assert code == 0
-    assert json.loads(out)["training"]["cases"] == ["a_0000", "a_0001", "b"]
+    training = json.loads(out)["training"]
+    assert training["cases"] == ["a", "b"]
+    assert training["left_out"] == ["b left out: it has 1 channels, the first case has 2."]
 
 
 BAD = {
-    "no such parameter": (["--set", "nosuch=1"], 2, "has no parameter 'nosuch'. It has: steps, step, fraction."),
+    "no such parameter": (["--set", "nosuch=1"], 2, "has no parameter 'nosuch'. It has: steps, step, visit, fraction."),
     "parameter out of range": (["--set", "fraction=7"], 2, "give a number from 0.001 to 1"),
     "no assignment": (["--set", "fraction"], 2, "no setting such as"),
     "unsupported dimension": (["--method", "voxshield", "--dimension", "2"], 2, "works in 3D only"),
@@ -171,7 +174,7 @@ def test_methods_tells_what_each_needs_and_what_was_measured(run: Run) -> None:
 
     rows = json.loads(run("methods", "--json")[1])["methods"]
     assert [row["name"] for row in rows] == list(METHODS)
-    assert set(METHODS) == {"umed", "voxshield", "em", "salm", "tap", "sep", "lsp", "ar"}
+    assert set(METHODS) == {"umed", "voxshield", "em", "salm", "tap", "sep", "lsp", "ar", "weave"}
     for row in rows:
         assert {"needs", "dimensions", "tasks", "scopes", "parameters", "seconds_per_case", "measured", "public_profiles"} <= set(row)
     text = run("methods")[1]

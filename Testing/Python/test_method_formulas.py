@@ -14,7 +14,7 @@ from MedProtectLib.methods.ar import AR, answer, autoregress, draw_fields, searc
 from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, Purpose
 from MedProtectLib.methods.lsp import LSP
 from MedProtectLib.methods.salm import top_fraction
-from MedProtectLib.methods.tap import shifted
+from MedProtectLib.methods.tap import TAP, shifted, starts
 from MedProtectLib.methods.voxshield import inter_slice_term
 from MedProtectLib.regions import Box
 
@@ -37,8 +37,9 @@ def weights() -> np.ndarray:
     return search_weights(4, np.random.default_rng(1))
 
 
-def test_the_recursion_by_rows_is_the_recursion_by_voxels(weights: np.ndarray) -> None:
-    starts = np.random.default_rng(2).standard_normal((3, 36, 41))
+@pytest.mark.parametrize("shape", [(3, 36, 41), (1, 200, 130), (2, 3, 60), (1, 14, 14)])
+def test_the_recursion_by_tiles_is_the_recursion_by_voxels(weights: np.ndarray, shape: tuple[int, ...]) -> None:
+    starts = np.random.default_rng(2).standard_normal(shape)
     for each in weights:
         for fast, start in zip(autoregress(starts, each), starts, strict=True):
             slow = naive_autoregression(start, each)
@@ -108,6 +109,33 @@ def test_descent_on_a_linear_loss_by_hand() -> None:
     limit = torch.tensor([0.4, 0.4, 0.2, 0.0], dtype=torch.float64).reshape(1, 1, 2, 2)
     delta = descend([network], lambda told, _: (weights * told).sum(), image, weights, limit, steps=3, step=0.1)
     assert torch.allclose(delta.flatten(), torch.tensor([-0.3, 0.3, -0.2, 0.0], dtype=torch.float64), atol=1e-15)
+
+
+def test_descent_goes_on_from_its_start() -> None:
+    image, limit = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+    start = torch.tensor([0.2, -0.4, 0.0, 0.35], dtype=torch.float64).reshape(1, 1, 2, 2)
+    delta = descend([torch.nn.Identity()], lambda told, _: told.sum(), image, image, limit, steps=2, step=0.1, start=start)
+    assert torch.allclose(delta.flatten(), torch.tensor([0.0, -0.4, -0.2, 0.15], dtype=torch.float64), atol=1e-15)
+
+
+def test_the_best_restart_is_kept() -> None:
+    """On a loss with many valleys more starts never end higher; all starts keep the limit, the first one is zero."""
+    generator = torch.Generator().manual_seed(1)
+    image, slope = torch.rand(1, 1, 2, 3, generator=generator), 200 * torch.rand(1, 1, 2, 3, generator=generator)
+    touched = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 0.0]).reshape(1, 1, 2, 3)
+
+    def made(restarts: float) -> tuple[torch.Tensor, float]:
+        method = TAP(Purpose(2, classes=(1,)), {"steps": 5.0, "step": 0.05, "restarts": restarts})
+        method.loss = lambda told, _: torch.sin(slope * told).sum()
+        noise = method.noise_on([torch.nn.Identity()], image, torch.zeros(1, 1, 2, 3, dtype=torch.int64), touched, 0.1)
+        return noise, float(torch.sin(slope * (image + noise).clamp(0, 1)).sum())
+
+    one, few, many = made(1), made(4), made(16)
+    assert one[1] >= few[1] >= many[1]
+    assert one[1] > many[1] + 0.1
+    assert torch.equal(many[0], made(16)[0])
+    assert all((noise.abs() <= 0.1 * touched + 1e-7).all() for noise, _ in (one, few, many))
+    assert torch.equal(next(starts(image, 0.1 * touched, 3)), torch.zeros_like(image))
 
 
 def test_the_gradient_of_an_ensemble_is_the_mean() -> None:

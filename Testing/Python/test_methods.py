@@ -103,7 +103,7 @@ def nodule(number: int, planar: bool) -> CaseInMemory:
 def quick(name: str) -> dict[str, float]:
     """Parameters that make a method fast."""
     known = method_class(name).parameters
-    return {key: value for key, value in {"steps": 3.0, "step": 0.5, "checkpoints": 2.0}.items() if key in known}
+    return {key: value for key, value in {"steps": 3.0, "visit": 3.0, "step": 0.5, "checkpoints": 2.0}.items() if key in known}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -278,7 +278,7 @@ def test_a_pattern_has_a_part_of_its_own_in_every_image(name: str, crops: Sequen
         method.perturb(whole_case(image, classes), BOUND)["pattern"].values for image in (crops[0][0], crops[0][0], crops[1][0])
     )
     assert np.array_equal(first, again)
-    assert np.mean(first == other) < 0.01
+    assert np.mean(first == other) < 0.1  # equal values are at the bound
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if issubclass(method_class(name), PatternMethod)])
@@ -295,7 +295,7 @@ def test_a_previewed_slab_has_the_pattern_of_the_whole(name: str) -> None:
 
 
 def test_salm_at_fraction_one_is_em() -> None:
-    parameters = {"steps": 4.0, "step": 0.3}
+    parameters = {"steps": 4.0, "step": 0.3, "visit": 2.0}
     em, salm = fitted("em", "3D multi-class", 0, parameters), fitted("salm", "3D multi-class", 0, parameters | {"fraction": 1.0})
     assert all(np.array_equal(em.tensors[key], salm.tensors[key]) for key in em.tensors)
     case = cases_of("3D multi-class")[0]

@@ -17,7 +17,7 @@ from samples import SAMPLES
 
 def small(**more: object) -> Profile:
     tensors = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(0.5, np.float32)}
-    return Profile("umed", {"dimension": 3, "half_width": 3, "channels": [8, 8]}, tensors, 4 / 255, 11, **more)  # type: ignore[arg-type]
+    return Profile("umed", {"dimension": 3, "half_width": 3, "channels": [2, 3]}, tensors, 4 / 255, 11, **more)  # type: ignore[arg-type]
 
 
 def rewritten(path: Path, **changes: object) -> Path:

@@ -64,7 +64,7 @@ def content_of(
     protected = original.with_array((original.array + sum(changes.values())).astype(dtype))
     width = WINDOW[1] - WINDOW[0]
     components = {name: (change / width).astype(np.float32) for name, change in changes.items()}
-    statistics = measure(original, protected, found, IntensityWindow(*WINDOW), 4 / 255).as_record()
+    statistics = measure(original, protected, found, [IntensityWindow(*WINDOW)], 4 / 255).as_record()
     return ReportContent(original, protected, components, regions, WINDOW, statistics, SETTINGS, ("Public profile.",), LIMITS)
 
 

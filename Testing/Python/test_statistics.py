@@ -35,7 +35,7 @@ def pair(shape: tuple[int, ...], seed: int) -> tuple[Volume, Volume, np.ndarray]
 @settings(deadline=None)
 def test_against_numpy_and_scikit_image_on_the_whole_image(shape: tuple[int, ...], seed: int) -> None:
     original, protected, mask = pair(shape, seed)
-    found = measure(original, protected, find_regions(mask), WINDOW, 4 / 255)
+    found = measure(original, protected, find_regions(mask), [WINDOW], 4 / 255)
     a, b = original.array.astype(float), protected.array.astype(float)
     assert found.changed_voxels == np.count_nonzero((a != b).reshape(*shape[:3], -1).any(axis=-1))
     assert found.changed_outside_regions == 0
@@ -63,13 +63,13 @@ def test_changes_outside_the_regions_are_counted() -> None:
     spoiled = protected.array.copy()
     outside = np.argwhere(~find_regions(mask).on_grid(find_regions(mask).touched, mask.shape))[:5]
     spoiled[tuple(outside.T)] += 1
-    assert measure(original, protected.with_array(spoiled), find_regions(mask), WINDOW).changed_outside_regions == 5
+    assert measure(original, protected.with_array(spoiled), find_regions(mask), [WINDOW]).changed_outside_regions == 5
 
 
 def test_slope_takes_stored_differences_to_units() -> None:
     original, protected, mask = pair((12, 20, 24), 1)
     scaled = [Volume(v.array, v.geometry, slope=-2.0, intercept=5.0) for v in (original, protected)]
-    plain, steep = measure(original, protected, find_regions(mask), WINDOW), measure(scaled[0], scaled[1], find_regions(mask), WINDOW)
+    plain, steep = measure(original, protected, find_regions(mask), [WINDOW]), measure(scaled[0], scaled[1], find_regions(mask), [WINDOW])
     assert steep.max_abs_change_units == 2 * plain.max_abs_change_units
     assert steep.max_abs_change[1] == plain.max_abs_change[1]
     assert steep.psnr_db == pytest.approx(plain.psnr_db - 20 * np.log10(2))
@@ -77,5 +77,5 @@ def test_slope_takes_stored_differences_to_units() -> None:
 
 def test_the_record_is_strict_json() -> None:
     original, _, mask = pair((12, 20, 24), 1)
-    record = measure(original, original, find_regions(mask), WINDOW).as_record()
+    record = measure(original, original, find_regions(mask), [WINDOW]).as_record()
     assert json.loads(json.dumps(record, allow_nan=False))["psnr_db"] is None
