@@ -2,11 +2,13 @@
 # make lint    ruff and mypy                 make format  what ruff can mend by itself
 # make env     the environment only          make clean   remove environment, caches and demo output
 #
+# WORKERS=4                   test processes; each wants a core and up to 2 GB
 # PYTHON=python3.12           another interpreter (3.11 or later)
 # PIP_FLAGS="--no-index --find-links wheels"   a site without internet; any other flag of pip install
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt
@@ -20,7 +22,7 @@ demo: $(VENV)/.installed
 		--output demo_output --target-psnr 50.1 --overwrite
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: env
 	$(BIN)/ruff check

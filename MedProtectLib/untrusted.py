@@ -29,13 +29,7 @@ def read_json(path: str | os.PathLike[str], damaged: str, most: int = LARGEST_RE
     Raises:
         MedProtectError: the file cannot be read, or, in the words of ``damaged``, holds something else.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
-    if len(content) > most:
-        raise MedProtectError(f"{path}: {damaged}")
+    content = _read(path, damaged, most)
     return parse_json(content, f"{path}: {damaged}")
 
 
@@ -60,16 +54,24 @@ def read_table(path: str | os.PathLike[str], damaged: str, most: int = LARGEST_T
     Raises:
         MedProtectError: the file cannot be read, or, in the words of ``damaged``, is no table.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
+    content = _read(path, damaged, most)
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise MedProtectError(f"{path}: {damaged}") from error
     columns, filled = tuple(rows[0]) if rows else (), [row for row in rows[1:] if row]
-    if len(content) > most or len(set(columns)) < len(columns) or any(len(row) > len(columns) for row in filled):
+    if len(set(columns)) < len(columns) or any(len(row) > len(columns) for row in filled):
         raise MedProtectError(f"{path}: {damaged}")
     return columns, [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in filled]
+
+
+def _read(path: str | os.PathLike[str], damaged: str, most: int) -> bytes:
+    """The bytes of a file of at most ``most``. Raises MedProtectError as its callers do."""
+    try:
+        with Path(path).open("rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(content) > most:
+        raise MedProtectError(f"{path}: {damaged}")
+    return content

@@ -5,15 +5,13 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from MedProtectLib.audit import plots, tables
 from MedProtectLib.audit.rows import Row, read_rows
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.report.pages import page_of
 
 RULES = (
     "Test cases are clean, on their native grid, and nothing was fitted on them.",
@@ -66,9 +64,7 @@ def _markdown(groups: Sequence[tables.Group], cautions: Sequence[str], rows_file
 
 
 def _html(groups: Sequence[tables.Group], cautions: Sequence[str], pictures: dict[str, bytes], rows: Sequence[Row]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("audit.html").read_text(encoding="utf-8"))
-    return template.render(
+    return page_of("MedProtectLib.audit", "audit.html").render(
         datasets=sorted({row["dataset"] for row in rows}),
         count=len(rows),
         verdicts=[verdict for group in groups if (verdict := _verdict(group))],

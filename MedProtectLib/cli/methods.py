@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
 def row_of(name: str) -> dict[str, Any]:
     """What there is to know about a method, JSON values."""
     from MedProtectLib.methods import method_class
-    from MedProtectLib.methods.measured import EFFECTS, SECONDS_PER_CASE
+    from MedProtectLib.methods.measured import EFFECTS, NOT_WITHSTOOD, SECONDS_PER_CASE
     from MedProtectLib.profile import shipped_profile
 
     method, effect = method_class(name), EFFECTS.get(name)
@@ -44,6 +44,7 @@ def row_of(name: str) -> dict[str, Any]:
         "parameters": {key: asdict(parameter) for key, parameter in method.parameters.items()},
         "seconds_per_case": SECONDS_PER_CASE.get(name),
         "measured": None if effect is None else asdict(effect) | {"below_random": effect.below_random},
+        "does_not_withstand": list(NOT_WITHSTOOD.get(name, ())),
         "public_profiles": [f"{d}D" for d in (2, 3) if shipped_profile(name, d) is not None],
     }
 
@@ -60,6 +61,7 @@ def _text(row: dict[str, Any]) -> str:
         *(("--set", parameter) for parameter in parameters),
         ("time per case", seconds),
         ("measured", _effect_text(row["measured"])),
+        ("does not withstand", "; ".join(row["does_not_withstand"]) or "not yet audited by us"),
         ("profiles", f"{', '.join(row['public_profiles']) or 'none'} (public)"),
     ]
     return f"{row['name']}: {row['title']}\n{table(lines)}"

@@ -1,4 +1,4 @@
-"""Which cases a dataset holds: Decathlon and nnU-Net folders, class folders, MedMNIST files, or a CSV manifest."""
+"""Which cases a dataset holds: Decathlon and nnU-Net folders, DICOM trees, class folders, MedMNIST files, or a CSV manifest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import channel_files, stem_of
+from MedProtectLib.io import channel_files, read_labels, read_volume, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.npz import member_volume, read_array
 from MedProtectLib.untrusted import is_file, read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
@@ -37,8 +38,9 @@ class TrainingCase(Protocol):
 class CaseFiles:
     """One case of a dataset: its name, its image, and its label map or the class of the whole image.
 
-    ``image`` is a file, or the path that names a channel group (:mod:`MedProtectLib.io.channels`). ``member`` is the number of
-    the image in a MedMNIST file, where ``image`` is that file and ``split`` the part of it.
+    ``image`` is a file, the folder of a DICOM series, or the path that names a channel group (:mod:`MedProtectLib.io.channels`).
+    ``series`` are the files of a DICOM series that does not have its folder for itself, of which ``image`` is the first.
+    ``member`` is the number of the image in a MedMNIST file, where ``image`` is that file and ``split`` the part of it.
     """
 
     name: str
@@ -47,11 +49,14 @@ class CaseFiles:
     image_class: str | None = None
     member: int | None = None
     split: str = ""
+    series: tuple[Path, ...] = ()
 
     @property
     def image_files(self) -> tuple[Path, ...]:
-        """The files on disk that hold the image: one, or one for every channel."""
-        return channel_files(self.image) or (self.image,)
+        """The files on disk that hold the image: one, one for every channel, or those of a DICOM series."""
+        if self.image.is_dir():
+            return tuple(sorted(p for p in self.image.rglob("*") if p.is_file()))
+        return self.series or channel_files(self.image) or (self.image,)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -60,20 +65,18 @@ class CaseFiles:
 
     def read(self) -> tuple[Volume, LabelMap]:
         """The image and its labels."""
-        from MedProtectLib.io import read_volume
-
         if self.member is None:
             volume = read_volume(self.image)
         else:
             volume = member_volume(_medmnist_array(self.image, f"{self.split}_images"), self.member, self.name)
+        if self.labels is not None:
+            return volume, read_labels(self.labels, volume)
         return volume, self.read_labels(volume.geometry)
 
     def read_labels(self, geometry: Geometry | None = None) -> LabelMap:
         """The labels; for a case with only a class, that class on ``geometry`` or on a single voxel."""
-        from MedProtectLib.io import read_labels
-
         if self.labels is not None:
-            return read_labels(self.labels)
+            return self.read()[1] if is_dicom(self.labels) else read_labels(self.labels)
         return LabelMap.of_image_class(self.image_class or "", geometry or Geometry((1, 1, 1)))
 
 
@@ -81,9 +84,9 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
     """The labelled cases of a dataset, by name.
 
     A folder holds ``imagesTr`` and ``labelsTr`` with equal file names (Decathlon) or images ending in ``_0000``, ``_0001``,
-    ... (nnU-Net; the channel files of a case are one image), or one folder of images per class. A MedMNIST file (.npz) has
-    parts train, val and test. A CSV manifest has the columns case and image, and labels (a label map) or class (of the whole
-    image), and may have split; its paths are relative to the manifest.
+    ... (nnU-Net; the channel files of a case are one image), DICOM series with a segmentation or structure set that names them,
+    or one folder of images per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the columns case
+    and image, and labels (a label map) or class (of the whole image), and may have split; its paths are relative to the manifest.
     ``split`` keeps the rows of that split.
 
     Raises:
@@ -91,7 +94,7 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
     """
     dataset = Path(dataset)
     if dataset.is_dir():
-        cases = _from_folder(dataset) if (dataset / "imagesTr").is_dir() else _from_class_folders(dataset)
+        cases = _from_folder(dataset) if (dataset / "imagesTr").is_dir() else _from_dicom(dataset) or _from_class_folders(dataset)
     elif dataset.suffix.lower() == ".csv" and dataset.is_file():
         cases = _from_manifest(dataset, split)
     elif dataset.suffix.lower() == ".npz" and dataset.is_file():
@@ -100,8 +103,8 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
         raise MedProtectError(f"{dataset}: neither a dataset folder nor a CSV manifest nor a MedMNIST file (.npz).")
     if not cases:
         raise MedProtectError(
-            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr, a folder of images per class, or a CSV "
-            "with columns case,image,labels or case,image,class."
+            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr, DICOM series with SEG or RTSTRUCT, a folder of "
+            "images per class, or a CSV with columns case,image,labels or case,image,class."
         )
     if len({case.labels is None for case in cases}) > 1:
         raise MedProtectError(f"{dataset}: some cases have label maps and others a class only. Fit them apart, by the split column.")
@@ -128,6 +131,26 @@ def _one_image(name: str, files: Sequence[Path]) -> Path:
     if channel_files(group) != tuple(files):
         raise MedProtectError(f"{group}: {', '.join(file.name for file in files)} are neither one image nor its channels 0000, 0001, ...")
     return group
+
+
+def _from_dicom(folder: Path) -> list[CaseFiles]:
+    """The series that a label object names, called by their folder, or by their first file where they share it."""
+    if not any(is_dicom(path) for path in folder.rglob("*")):
+        return []
+    from MedProtectLib.io.dicom import scan
+
+    found = scan(folder)
+    cases = []
+    for series in found.series:
+        labels = next((label.path for label in found.labels if series.uid in label.series_uids), None)
+        if labels is None:
+            continue
+        first = series.files[0]
+        place = first.relative_to(folder)
+        sharing = sum(first.parent in {file.parent for file in other.files} for other in found.series) > 1
+        name = place if sharing or place.parent == Path() else place.parent
+        cases.append(CaseFiles(name.as_posix(), first, labels, series=series.files))
+    return cases
 
 
 def _from_class_folders(folder: Path) -> list[CaseFiles]:

@@ -6,12 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
-
-from jinja2 import Environment, StrictUndefined
 
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.release.audit import WITHDRAWN, Outcome
@@ -19,6 +16,7 @@ from MedProtectLib.release.case import file_name_of
 from MedProtectLib.release.ledger import COPIED, FAILED, OK, OPEN, QUARANTINED
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.report.pages import page_of
 from MedProtectLib.version import __version__
 
 CASES_A_PAGE = 48
@@ -56,8 +54,7 @@ def write_overview(roots: Roots, settings: Settings, outcomes: Callable[[], Iter
     private_folder(roots.overview)
     counts = Counter(outcome.status for outcome in outcomes()) + Counter({WITHDRAWN: len(withdrawn)})
     pages = max(1, math.ceil(counts.total() / CASES_A_PAGE))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("overview.html").read_text(encoding="utf-8"))
+    template = page_of("MedProtectLib.release", "overview.html")
     common: dict[str, Any] = {
         "release": settings.name,
         "counts": [(word, status, counts[status]) for status, word in WORDS.items() if counts[status]],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
 
 from MedProtectLib.report import ReportContent, figures, words
+from MedProtectLib.report.pages import page_of
 from MedProtectLib.report.planes import OBLIQUE_FROM_DEGREES, Cut, areas_by_axis, largest_cut, plane_cuts, slice_cuts, tilt
 
 SLICES = 4
@@ -21,8 +19,7 @@ def render(content: ReportContent) -> str:
     slices = [cut for cut in slice_cuts(geometry, areas, SLICES) if cut not in planes]
     closest = largest_cut(geometry, areas)
     rows = _rows(content, planes + slices)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files(__package__).joinpath("template.html").read_text(encoding="utf-8")).render(
+    return page_of("MedProtectLib.report", "template.html").render(
         name=content.original.name,
         grid=words.grid(content),
         planar=content.planar,
