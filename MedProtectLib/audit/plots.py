@@ -16,6 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 MARKERS = "osD^vP*Xhd<"
 INK, QUIET, PANEL = "#1c2733", "#5d6b79", (5.2, 3.9)
 DPI, NARROWEST = 110, 4.0
+LEGEND_ENTRY, LEGEND_LINE = 1.4, 0.22  # inches
 
 
 def frontier(groups: Sequence[Group]) -> bytes:
@@ -116,8 +117,11 @@ def _dress(axis: Axes, title: str, label: str) -> None:
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
-    figure.legend(named.values(), named.keys(), loc="lower center", ncols=min(7, len(named)), fontsize=8, frameon=False)
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width // LEGEND_ENTRY))
+    lines = -(-len(named) // columns)
+    figure.tight_layout(rect=(0, (lines * LEGEND_LINE + 0.1) / height, 1, 1))
+    figure.legend(named.values(), named.keys(), loc="lower center", ncols=min(columns, len(named)), fontsize=8, frameon=False)
 
 
 def _png(figure: Figure) -> bytes:

@@ -48,7 +48,7 @@ EFFECTS = {
     "sep": Effect(_BREAST, 0.789, 0.738, 0.631, 2),
     "lsp": Effect(_BREAST, _CLEAN, _RANDOM, 0.699, 3),
     "ar": Effect(f"{_BREAST}; 0.72 with --set rms=0.018", _CLEAN, _RANDOM, 0.769, 3),
-    "weave": Effect(_BUSI, 0.525, 0.295, 0.198),
+    "weave": Effect(_BUSI, 0.519, 0.399, 0.198, 2),
 }
 
 _SMALL_3D = ("standard training on hippocampus, 3D, 50.1 dB", "standard training on lidc_nodules, 3D, 50.1 dB")
