@@ -278,7 +278,7 @@ def test_a_pattern_has_a_part_of_its_own_in_every_image(name: str, crops: Sequen
         method.perturb(whole_case(image, classes), BOUND)["pattern"].values for image in (crops[0][0], crops[0][0], crops[1][0])
     )
     assert np.array_equal(first, again)
-    assert np.mean(first == other) < 0.1  # equal values are at the bound
+    assert np.mean(first == other) < (0.1 if name == "weave" else 0.01)  # weave draws nothing: it evens out the image, up to its bound
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if issubclass(method_class(name), PatternMethod)])
