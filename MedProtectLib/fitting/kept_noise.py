@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,21 +31,21 @@ class KeptNoise:
         self.folder, self.source, self.unit = folder, source, bound / LEVELS
         self.turns = np.full(len(source.files), NONE, np.int8)
         self._settled = self.turns.copy()
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def read(self, places: Sequence[Place]) -> Tensor:
         """The noise of patches, float32 (b, c, [k,] j, i), zero beyond their cases."""
         patches = np.zeros((len(places), self.source.channels, *self.source.patch), np.float32)
         for patch, place in zip(patches, places, strict=True):
             if self.turns[place.file] != NONE:
-                patch[place.target] = np.load(self._path(place.file), mmap_mode="r")[place.source]
+                patch[place.target] = self._mapped(place.file, "r")[place.source]
         return torch.from_numpy(patches * np.float32(self.unit))
 
     def write(self, places: Sequence[Place], noise: Tensor) -> None:
         """Keep the noise of patches; what is beyond their cases is dropped."""
         for patch, place in zip(self._in_units(noise).numpy(), places, strict=True):
             self._begin(place.file)
-            case = np.load(self._path(place.file), mmap_mode="r+")
-            case[place.source] = patch[place.target]
+            self._mapped(place.file, "r+")[place.source] = patch[place.target]
 
     def stored(self, noise: Tensor) -> Tensor:
         """Noise as it is read after it was written."""
@@ -81,12 +82,16 @@ class KeptNoise:
         if self.turns[number] == NONE:
             self.turns[number] = 0
             self.folder.mkdir(parents=True, exist_ok=True)
-            shape = np.load(self.source.files[number], mmap_mode="r").shape
-            np.lib.format.open_memmap(self._path(number), "w+", np.int8, (self.source.channels, *shape[1:]))
+            self._mapped(number, "w+")
         elif self.turns[number] == self._settled[number]:
             before = self._path(number)
             self.turns[number] = 1 - self.turns[number]
             shutil.copyfile(before, self._path(number))
 
+    def _mapped(self, number: int, mode: Literal["r", "r+", "w+"]) -> np.memmap:
+        if number not in self._shapes:
+            self._shapes[number] = (self.source.channels, *np.load(self.source.files[number], mmap_mode="r").shape[1:])
+        return np.memmap(self._path(number), np.int8, mode, shape=self._shapes[number])
+
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}_{self.turns[number]}.npy"
+        return self.folder / f"{number:06d}_{self.turns[number]}.int8"

@@ -41,7 +41,7 @@ from MedProtectLib.progress import ignore
 from MedProtectLib.protector import channel_case
 
 SAMPLES = Path(__file__).parents[2] / "Resources" / "SampleData"
-EM_STEPS, EM_NOISE_STEPS, EPSILON = 3, 5, 4 / 255
+EM_STEPS, EM_NOISE_STEPS, EPSILON = 20, 5, 4 / 255
 
 
 def medians_of(repeats: int, *works: Callable[[], object]) -> list[float]:
