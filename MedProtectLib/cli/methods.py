@@ -51,7 +51,7 @@ def row_of(name: str) -> dict[str, Any]:
 
 def _text(row: dict[str, Any]) -> str:
     parameters = [f"{key}={p['default']:g} ({p['meaning']})" for key, p in row["parameters"].items()]
-    seconds = "not measured" if row["seconds_per_case"] is None else f"{row['seconds_per_case']:g} s for 122 x 101 x 30 voxels, one thread"
+    seconds = "not measured" if row["seconds_per_case"] is None else f"{row['seconds_per_case']:g} s for 122 x 101 x 30 voxels, two cores"
     lines = [
         ("source", row["source"]),
         ("needs", row["needs"]),

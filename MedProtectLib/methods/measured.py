@@ -1,7 +1,7 @@
 """What our own benchmarks found out about the methods, for `medprotect methods`; no entry where nothing was measured.
 
-Seconds: protecting the bundled CT (liver, 3D, 122 x 101 x 30) in memory, one thread of a 2-core machine that other work shared,
-    python Testing/Benchmarks/methods_speed.py --cases --threads 1 --repeats 3    (sep: --repeats 1)
+Seconds: protecting the bundled CT (liver, 3D, 122 x 101 x 30) in memory, two threads of an idle 2-core machine,
+    python Testing/Benchmarks/methods_speed.py --cases
 Scores: a victim with standard training (no augmentation, no defence). A single seed moves them by up to 0.14 (tap 0.58, 0.69 and 0.60;
     ar with --set rms=0.018 0.81, 0.67 and 0.70), so that differences of a few points are chance, in means of three seeds too.
     python Testing/Benchmarks/methods_effect.py classification breastmnist.npz --bound 8/255 --methods em salm tap sep lsp ar
@@ -33,7 +33,17 @@ class Effect:
 
 
 MARGIN = 0.09
-SECONDS_PER_CASE = {"umed": 2.1, "voxshield": 0.9, "em": 14.5, "salm": 15.0, "tap": 50.7, "sep": 76.4, "lsp": 0.1, "ar": 0.3}
+SECONDS_PER_CASE = {
+    "umed": 0.21,
+    "voxshield": 0.09,
+    "em": 3.4,
+    "salm": 1.9,
+    "tap": 8.4,
+    "sep": 10.3,
+    "lsp": 0.02,
+    "ar": 0.05,
+    "weave": 0.02,
+}
 
 _BREAST = "BreastMNIST, balanced accuracy, 8/255, standard training"
 _CLEAN, _RANDOM = 0.782, 0.746
