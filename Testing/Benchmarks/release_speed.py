@@ -2,8 +2,8 @@
 
     python Testing/Benchmarks/release_speed.py --cases 24 --side 160 --repeats 3
 
-Made CT volumes, one thread a process in all runs, time from the first to the last commit in the ledger, medians. Two cores must be
-free: with other work on them the ratio is worth nothing, so the load average is printed beside it.
+Made CT volumes, one thread a process in all runs, time from the first to the last commit in the ledger, medians; the ways take
+turns. Two cores must be free: with other work on them the ratio is worth nothing, so the load average is printed beside it.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ def main() -> None:
         dataset = volumes(folder / "in", options.cases, options.side)
         profile = own_profile(folder, dataset=dataset)
         print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        medians = {}
-        for label, way in WAYS.items():
-            measured = [seconds(folder, dataset, profile, way) for _ in range(options.repeats)]
-            medians[label] = statistics.median(whole for whole, _ in measured)
-            case = statistics.mean(mean for _, mean in measured)
+        measured: dict[str, list[tuple[float, float]]] = {label: [] for label in WAYS}
+        for _ in range(options.repeats):
+            for label, way in WAYS.items():
+                measured[label].append(seconds(folder, dataset, profile, way))
+        medians = {label: statistics.median(whole for whole, _ in times) for label, times in measured.items()}
+        for label, times in measured.items():
+            case = statistics.mean(mean for _, mean in times)
             print(f"{label:>12}: {medians[label]:7.1f} s for {options.cases} cases, {case:.2f} s a case in its process", flush=True)
         print(f"--jobs 2 is {medians['--jobs 1'] / medians['--jobs 2']:.2f} times as fast as --jobs 1")
         print(f"Dask with two workers takes {medians['--dask local'] / medians['--jobs 2'] - 1:+.1%} of --jobs 2")
