@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
 from MedProtectLib.volume import Volume
 
@@ -75,7 +76,8 @@ def find_padding(volume: Volume) -> np.ndarray | None:
     """Bool (k, j, i) of the voxels that hold no picture, None when there are none.
 
     Padding is the declared padding value, else the image's lowest value where at least 1 % of the voxels lie exactly
-    there: the zero background of MR, the filling outside a CT's circular field, the black frame of an ultrasound picture.
+    there: the zero background of MR, the filling outside a CT's circular field, the black frame of an ultrasound picture. In a
+    picture only what reaches its edge counts: black inside is anatomy, such as a cyst.
     Where channels are images of their own, it is what all of them call padding.
     """
     if volume.channel_types:
@@ -91,7 +93,21 @@ def find_padding(volume: Volume) -> np.ndarray | None:
         at_floor = here if at_floor is None else at_floor & here
     if at_floor is None or not at_floor.any():
         return None
+    if not declared and _is_picture(volume):
+        at_floor = _reaching_the_edge(at_floor[0])[None]
     return at_floor if declared or np.count_nonzero(at_floor) >= FLOOR_SHARE * at_floor.size else None
+
+
+def _is_picture(volume: Volume) -> bool:
+    return volume.geometry.dimension == 2
+
+
+def _reaching_the_edge(mask: np.ndarray) -> np.ndarray:
+    """The pieces of a mask (j, i) that touch the edge of the picture."""
+    pieces, _ = ndimage.label(mask)
+    edge = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    reaching: np.ndarray = np.isin(pieces, edge[edge > 0])
+    return reaching
 
 
 def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float) -> Levels:
@@ -100,7 +116,7 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
     held = _declared(volume) if stored.ndim == 3 else None
-    if held is None and padding is not None and stored.ndim == 3:
+    if held is None and padding is not None and stored.ndim == 3 and not _is_picture(volume):
         held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
         return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest), held=held)

@@ -31,7 +31,7 @@ RMS = Parameter(0.0, 0.0, 0.5, "0: the largest change is the bound; above 0: the
 
 
 class PatternMethod(PurposefulMethod):
-    """A pattern per class and channel, with a random part per image that is drawn from the image itself.
+    """A pattern per class and channel; with a random part per image where the method has one, drawn from the image itself.
 
     ``fixed`` are the tensors that make the classes' patterns: a profile keeps them, so that a class has one pattern in a
     whole release. In segmentation class 0, the background, has a pattern too.
@@ -103,7 +103,7 @@ class PatternMethod(PurposefulMethod):
         return Component(np.clip(self._scaled(painted, touched, epsilon), -limit, limit).astype(np.float32), limit)
 
     def _scaled(self, painted: np.ndarray, touched: np.ndarray, epsilon: float) -> np.ndarray:
-        rms = self.chosen["rms"]
+        rms = self.chosen.get("rms", 0.0)
         if rms == 0.0:
             return epsilon * painted
         present = np.sqrt(np.mean(painted[touched] ** 2))

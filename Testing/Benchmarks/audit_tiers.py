@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for fitted profiles and protected files")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["busi", "hippocampus", "lidc_nodules"])
     parser.add_argument("--methods", nargs="+", default=None, help="default: all that do the task")
+    parser.add_argument("--regimes", nargs="+", default=None, help="default: all of the tier")
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
     parser.add_argument("--bound", type=Fraction, default=None)
     parser.add_argument("--target-psnr", type=float, default=None)
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=ROWS)
     arguments = parser.parse_args()
     tier = TIERS[arguments.tier]
+    tier = replace(tier, regimes=arguments.regimes or tier.regimes)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     warnings.filterwarnings("ignore", module="monai")
     told = Told()

@@ -48,6 +48,34 @@ def domains(inside: np.ndarray, edge: int) -> np.ndarray:
     return signs[tuple(places // edge for places in np.indices(inside.shape))]
 
 
+def dots(inside: np.ndarray, period: int, edge: int = 3, cell: int = 1, start: int = 0) -> np.ndarray:
+    """Chequered cubes of ``edge`` voxels, one every ``period`` voxels from ``start`` on, on the grid of a mask; 0 between them."""
+    places = [(place - start) % period for place in np.indices(inside.shape)]
+    return np.prod([place < edge for place in places], axis=0) * (1.0 - 2.0 * (sum(place // cell for place in places) % 2))
+
+
+def rings(inside: np.ndarray, period: int, start: int = 0) -> np.ndarray:
+    """Round spots, 1 within 1.5 voxels and negative up to 2.5 so that their sum is 0, on a lattice of the mask's grid."""
+    squared = sum(((places - start) % period - 2) ** 2 for places in np.indices(inside.shape))
+    centre, ring = squared <= 1.5**2, (squared > 1.5**2) & (squared < 2.5**2)
+    return centre - ring * (centre.sum() / max(ring.sum(), 1))
+
+
+def thinned(pattern: np.ndarray, period: int, psnr_db: float = 50.15) -> np.ndarray:
+    """Whole dots of a lattice left out at random, the same in every image, until the rest has that PSNR at ``LARGEST``."""
+    places = [place // period for place in np.indices(pattern.shape)]
+    order = np.random.default_rng(5).permutation(int(np.prod([int(place.max()) + 1 for place in places])))
+    number = order[np.ravel_multi_index(places, [int(place.max()) + 1 for place in places])]
+    energy = np.cumsum(np.bincount(number.ravel(), (pattern**2).ravel(), len(order)))
+    kept = energy * LARGEST**2 <= 10 ** (-psnr_db / 10) * pattern.size
+    return pattern * kept[number]
+
+
+def woven(inside: np.ndarray, pattern: np.ndarray, ground: float) -> np.ndarray:
+    """A pattern in a mask, and a quiet texture between its dots and, with the phase turned, around the mask."""
+    return np.where(pattern == 0, ground * checker(inside), pattern) * inside - ground * checker(inside) * band(inside)
+
+
 PATTERNS: dict[str, Pattern | None] = {
     "none": None,
     "noise": lambda inside, rng: rng.choice([-1.0, 1.0], inside.shape) * inside,
@@ -60,6 +88,31 @@ PATTERNS: dict[str, Pattern | None] = {
     "blocks_rim": lambda inside, rng: checker(inside, 2) * rim(inside, 10),
     "blocks_domains": lambda inside, rng: checker(inside, 2) * domains(inside, 16) * inside,
     "octaves": lambda inside, rng: (checker(inside) + checker(inside, 2)) / 2 * inside,
+    "dots4": lambda inside, rng: dots(inside, 4, 2) * inside,
+    "dots6": lambda inside, rng: dots(inside, 6) * inside,
+    "dots8": lambda inside, rng: dots(inside, 8) * inside,
+    "dots8_4": lambda inside, rng: dots(inside, 8, 4) * inside,
+    "dots10": lambda inside, rng: dots(inside, 10, 4) * inside,
+    "dots12": lambda inside, rng: dots(inside, 12, 4) * inside,
+    "dots8_5": lambda inside, rng: dots(inside, 8, 5) * inside,
+    "dots10_5": lambda inside, rng: dots(inside, 10, 5) * inside,
+    "dots12_7": lambda inside, rng: dots(inside, 12, 7) * inside,
+    "dots8_anywhere": lambda inside, rng: dots(inside, 8, start=int(rng.integers(8))) * inside,
+    "dots8_dark": lambda inside, rng: -dots(inside, 8) * inside,
+    "dots8_elsewhere": lambda inside, rng: dots(inside, 8, start=5) * inside,
+    "dots8_5_anywhere": lambda inside, rng: dots(inside, 8, 5, start=int(rng.integers(8))) * inside,
+    "dots8_turned": lambda inside, rng: dots(inside, 8) * (1.0 * inside - band(inside)),
+    "blots12": lambda inside, rng: dots(inside, 12, 6, 2) * inside,
+    "blots16": lambda inside, rng: dots(inside, 16, 6, 2) * inside,
+    "two_dots": lambda inside, rng: (dots(inside, 8) + dots(inside, 16, 4, 2, 4)) * inside,
+    "rings8": lambda inside, rng: rings(inside, 8) * inside,
+    "rings10": lambda inside, rng: rings(inside, 10) * inside,
+    "rings12": lambda inside, rng: rings(inside, 12) * inside,
+    "dots_rings": lambda inside, rng: (dots(inside, 8, 4) + rings(inside, 8, 4)) * inside,
+    "thin_dots": lambda inside, rng: thinned(dots(inside, 8, 4) * inside, 8),
+    "ground": lambda inside, rng: woven(inside, dots(inside, 8, 4), 0.12),
+    "ground_two": lambda inside, rng: woven(inside, dots(inside, 8) + dots(inside, 16, 4, 2, 4), 0.12),
+    "dense_two": lambda inside, rng: (dots(inside, 8, 4) + dots(inside, 8, 4, 2, 4)) * inside,
     "turned_octaves": lambda inside, rng: (checker(inside) + checker(inside, 2)) / 2 * (1.0 * inside - band(inside)),
 }
 
@@ -86,6 +139,8 @@ def protected(data: AuditData, pattern: Pattern, psnr_db: float, seed: int) -> t
     for n, sample in enumerate(data.samples("train")):
         rng = np.random.default_rng([seed, n])
         change = at_psnr(pattern(sample.target > 0, rng), psnr_db, 1 / 255 if data.dimension == 2 else 0.0, rng)
+        if data.dimension == 2:
+            change = np.clip(sample.image + change, 0.0, 1.0) - sample.image
         images[sample.case.name] = sample.image + change
         reached.append(-10 * np.log10(np.mean(change**2)))
     return data.samples("train", images), reached
@@ -100,6 +155,7 @@ def main() -> None:
     parser.add_argument("--psnr", type=float, default=50.1)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--regime", default="none")
+    parser.add_argument("--victim", default=None, help="default: the data set's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -108,11 +164,12 @@ def main() -> None:
         pattern = PATTERNS[name]
         released, reached = (data.samples("train"), []) if pattern is None else protected(data, pattern, given.psnr, 0)
         for seed in given.seeds:
-            trained = train_victim(data, released, regime_of(given.regime), seed=seed, steps=given.steps)
+            trained = train_victim(data, released, regime_of(given.regime), given.victim, seed, given.steps)
             found = {
                 "dataset": given.dataset,
                 "pattern": name,
                 "regime": given.regime,
+                "victim": given.victim or data.setting.victim,
                 "seed": seed,
                 "steps": given.steps or data.setting.steps,
             }
