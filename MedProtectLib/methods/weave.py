@@ -1,17 +1,17 @@
 """Weave: chequered knots on a lattice, woven into the labelled structures where the spectrum of images is quietest.
 
     knot_c(p)  = 1 where (p_j - o_cj) mod period < edge and (p_i - o_ci) mod period < edge, else 0
-    delta(p)   = epsilon s_c knot_c(p) (-1)^(sum over the class's axes of (p - o_c) mod period)
+    delta(p)   = epsilon knot_c(p) (-1)^(sum over the class's axes of (p - o_c) mod period)
 
-with a sign s_c and an origin o_c per class, fixed for a release; in volumes the knots run through the slices as threads and
-change their sign from one to the next.
+with an origin o_c per class, fixed for a release; in volumes the knots run through the slices as threads and change their sign
+from one to the next.
 
 A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low
 frequencies; at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered
 pattern are the plainest feature of all. What is spared between the knots is spent on them: knots of the full bound are so far
 above anything in an unprotected image that a network which has learned them finds next to nothing there, where a texture that fills
 the structure leaves it guessing. Every knot looks the same, also in a mirror when the edge is odd, and a period that is a power of
-two puts all of them on the same place of a network's strided cells.
+two puts all of them on the same place of a network's strided cells. They are bright in the middle, since black leaves no room downwards.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """
@@ -28,7 +28,6 @@ from MedProtectLib.methods.base import SEGMENTATION, Halo, Parameter, Purpose
 from MedProtectLib.methods.pattern import PatternMethod
 from MedProtectLib.regions import Box
 
-SIGN, ORIGIN_J, ORIGIN_I = range(3)
 LARGEST_PERIOD = 64
 
 
@@ -45,14 +44,13 @@ class Weave(PatternMethod):
 
     @classmethod
     def draw_fixed(cls, purpose: Purpose, parameters: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
-        """Sign and origin (j, i) of every class's knots, float32 (class, channel, 3)."""
-        shape = (purpose.outputs, purpose.image_channels)
-        signs, origins = rng.choice([-1, 1], (*shape, 1)), rng.integers(int(parameters["period"]), size=(*shape, 2))
-        return np.concatenate([signs, origins], axis=-1).astype(np.float32)
+        """The origin (j, i) of every class's knots, float32 (class, channel, 2)."""
+        shape = (purpose.outputs, purpose.image_channels, *cls.shape_of_one(purpose))
+        return rng.integers(int(parameters["period"]), size=shape).astype(np.float32)
 
     @staticmethod
     def shape_of_one(purpose: Purpose) -> tuple[int, ...]:
-        return (3,)
+        return (2,)
 
     @property
     def halo(self) -> Halo:
@@ -63,15 +61,12 @@ class Weave(PatternMethod):
         shape = tuple(part.stop - part.start for part in box)
         if self._is_background(number):
             return np.zeros(shape)
-        fixed, period = self.fixed[number, channel], int(self.chosen["period"])
-        origins = (0, int(fixed[ORIGIN_J]), int(fixed[ORIGIN_I]))
-        k, j, i = np.meshgrid(
-            *(np.arange(s.start, s.stop) - origin for s, origin in zip(box, origins, strict=True)), indexing="ij", sparse=True
-        )
+        edge, period = int(self.chosen["edge"]), int(self.chosen["period"])
+        origins = (0, *self.fixed[number, channel].astype(int))
+        k, j, i = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
         places = (k, j % period, i % period)
-        knots = (places[1] < self.chosen["edge"]) & (places[2] < self.chosen["edge"])
         parity = sum(places[axis] for axis in self._axes(number)) % 2
-        return np.broadcast_to(fixed[SIGN] * knots * (1.0 - 2.0 * parity), shape)
+        return np.broadcast_to((places[1] < edge) * (places[2] < edge) * (1.0 - 2.0 * parity), shape)
 
     def _is_background(self, number: int) -> bool:
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image
