@@ -53,9 +53,8 @@ def main() -> None:
         caption = f"{name}: original, protected ({given.method}, {found.psnr_db:.1f} dB), difference x {AMPLIFIED}"
         ImageDraw.Draw(row).text((4, 3), caption, 0, ImageFont.load_default(13))
         rows.append(row)
-        print(
-            f"{name}: largest change {np.abs(after - before).max():.0f} HU, {np.abs(after - before).max() / width:.1%} of the display window"
-        )
+        largest = np.abs(after - before).max()
+        print(f"{name}: largest change {largest:.0f} HU, {largest / (high - low):.1%} of the display window")
     whole = Image.new("L", (rows[0].width, sum(row.height for row in rows)), 255)
     for n, row in enumerate(rows):
         whole.paste(row, (0, n * row.height))
