@@ -217,15 +217,20 @@ def _target(labels: LabelMap, classes: tuple[int | str, ...], task: str) -> np.n
 def _windows(
     read: Mapping[str, Sequence[tuple[CaseFiles, Volume, LabelMap]]], modality: str | None, task: str
 ) -> list[tuple[IntensityWindow, ...]]:
-    """The windows of every case, in the order of the splits: its own; for CT one, of the foreground of all training cases."""
+    """The windows of every case, in the order of the splits: its own; for CT that of the foreground of all training cases, part by part."""
     everywhere = [(volume, find_regions(np.ones(volume.geometry.shape, bool), 0)) for split in SPLITS for _, volume, _ in read[split]]
     windows = [choose_windows(volume, regions, modality) for volume, regions in everywhere]
     if task == CLASSIFICATION or any(window.unit != HOUNSFIELD for own in windows for window in own):
         return windows
-    inside = [v.in_units(v.channel(v.intensity_channels[0])[labels.classes() > 0]) for _, v, labels in read[TRAIN]]
+    shared = tuple(_of_foreground([(v.parts()[n], labels) for _, v, labels in read[TRAIN]]) for n in range(len(windows[0])))
+    return [shared] * len(windows)
+
+
+def _of_foreground(parts: Sequence[tuple[Volume, LabelMap]]) -> IntensityWindow:
+    """The window of one part of all training images."""
+    inside = [part.in_units(part.channel(c)[labels.classes() > 0]) for part, labels in parts for c in part.intensity_channels]
     low, high = np.percentile(np.concatenate(inside), PERCENTILES)
-    shared = IntensityWindow(float(low), float(high), "0.5-99.5 percentiles of the training cases' foreground", HOUNSFIELD)
-    return [(shared,) * len(own) for own in windows]
+    return IntensityWindow(float(low), float(high), "0.5-99.5 percentiles of the training cases' foreground", HOUNSFIELD)
 
 
 def as_pictures(data: AuditData) -> AuditData:
