@@ -8,7 +8,8 @@ Scores: a victim with standard training (no augmentation, no defence). A single 
     --seeds 0 1 2    (200 steps of fitting, 300 of the victim; ar again with --set rms=0.018; sep: --seeds 0 1)
     python Testing/Benchmarks/methods_effect.py segmentation msd_hippocampus --dimension 3 --bound 4/255 --methods voxshield
     --cases 16 --test-cases 8 --fit-steps 150 --victim-steps 120
-    umed, lsp, ar, weave and what is not withstood: Documentation/audit, python Testing/Benchmarks/audit_tiers.py 1 --bound 8/255 --target-psnr 50.1
+    umed, lsp, ar, weave and what is not withstood: Documentation/audit and Research.md,
+    python Testing/Benchmarks/audit_tiers.py 1 --bound 8/255 --target-psnr 50.1
 """
 
 from __future__ import annotations
