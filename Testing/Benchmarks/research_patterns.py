@@ -2,7 +2,8 @@
 
     python Testing/Benchmarks/research_patterns.py busi_native --work ../audit_work --patterns none checker blocks --psnr 50.1 --steps 400
 
-Patterns are scaled to the PSNR (whole image, at most 8/255), rounded to 1/255 and cut at black and white in pictures, and added in memory. One JSON line a run.
+Patterns are scaled to the PSNR (whole image, at most 8/255), in pictures rounded to 1/255 and cut at black and white, and added in
+memory. One JSON line a run.
 """
 
 from __future__ import annotations
