@@ -103,16 +103,16 @@ def heavy(dimension: int) -> Compose:
 
 
 def cutout(dimension: int) -> Compose:
-    """One box of half the patch's edge is put to the image's mean (0 after the z-score). DeVries and Taylor, 2017."""
-    return Compose([_HalfCutout(IMAGE, holes=1, spatial_size=1, fill_value=0.0, prob=1.0)])
+    """One box of half the patch's edge is put to the image's mean (0 after the z-score) and to background. DeVries and Taylor, 2017."""
+    return Compose([_HalfCutout(BOTH, holes=1, spatial_size=1, fill_value=0.0, prob=1.0)])
 
 
 class _HalfCutout(RandCoarseDropoutd):
-    """A hole of half the patch's edge, whatever its size."""
+    """A hole of half the patch's edge, whatever its size. MONAI's own would blank the patches that it is given."""
 
     def __call__(self, data: Any, lazy: bool | None = None) -> Any:
         self.dropper.spatial_size = [edge // 2 for edge in data["image"].shape[1:]]
-        return super().__call__(data)
+        return super().__call__({key: patch.clone() for key, patch in data.items()})
 
 
 def ueraser_like(dimension: int) -> Compose:

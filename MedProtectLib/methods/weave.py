@@ -42,6 +42,11 @@ class Weave(PatternMethod):
         "edge": Parameter(3, 1, LARGEST_PERIOD, "edge of a knot in voxels"),
     }
 
+    def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
+        super().__init__(purpose, parameters, fixed)
+        if not ((fixed >= 0) & (fixed < self.chosen["period"])).all():
+            raise ValueError("an origin of the knots lies outside their period")
+
     @classmethod
     def draw_fixed(cls, purpose: Purpose, parameters: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
         """The origin (j, i) of every class's knots, float32 (class, channel, 2)."""

@@ -4,7 +4,8 @@
     python Testing/Benchmarks/audit_tiers.py 1 --work ../audit_work --datasets busi --methods em tap
 
 tier 1: all methods and controls, no augmentation and nnU-Net's, one victim, at one bound.
-tier 2: the methods that --methods names, every other victim, every defence and attacker, shares of protected cases.
+tier 2: the methods that --methods names, every other victim, every defence and attacker, shares of protected cases;
+        the random mask, equal to clean data in tiers 1 and 3, is left out.
 tier 3: all methods at 2, 4, 8 and 12/255, no augmentation and nnU-Net's: the frontier of score against PSNR.
 check:  clean data and noise at twice the steps of tier 1, seed 0: what the plateau of a row is worth.
 
@@ -30,7 +31,7 @@ from audit_data import DATASETS, PUBLIC, dataset_of
 
 from MedProtectLib.audit.data import AuditData
 from MedProtectLib.audit.experiment import Experiment, run_experiment
-from MedProtectLib.audit.registry import ATTACKERS, DEFENCES
+from MedProtectLib.audit.registry import ATTACKERS, AUGMENTATIONS, DEFENCES
 from MedProtectLib.audit.releases import CLEAN, Releases, supported_methods
 from MedProtectLib.audit.report import write_report
 from MedProtectLib.audit.rows import RowFile
@@ -40,6 +41,7 @@ from MedProtectLib.progress import Progress
 
 ROWS = Path(__file__).parents[2] / "Documentation" / "audit"
 CHEAP_FIRST = ("lsp", "ar", "umed", "voxshield", "em", "salm", "tap", "sep")
+VARIED = ("regimes", "victims", "shares")
 TOLD_EVERY_S = 60.0
 
 
@@ -53,42 +55,45 @@ class Tier:
     shares: Sequence[float] = (1.0,)
     all_victims: bool = False
     only_controls: bool = False
+    random_mask: bool = True
     steps_factor: int = 1
 
 
 TIERS = {
     "1": Tier(),
     "2": Tier(
-        regimes=("none", "augmented", "heavy", *DEFENCES, *ATTACKERS, "jpeg10+augmented"),
+        regimes=(*AUGMENTATIONS, *DEFENCES, *ATTACKERS, "jpeg10+augmented"),
         shares=(1.0, 0.95, 0.8, 0.5, 0.2),
         all_victims=True,
+        random_mask=False,
     ),
     "3": Tier(bounds=tuple(Fraction(n, 255) for n in (2, 4, 8, 12))),
-    "check": Tier(seeds=(0,), only_controls=True, steps_factor=2),
+    "check": Tier(seeds=(0,), only_controls=True, random_mask=False, steps_factor=2),
 }
 
 
 def experiments(
     tier: Tier, public: AuditData | None, releases: Releases, methods: Sequence[str], seed: int, steps: int
-) -> list[Experiment]:
+) -> dict[str, Experiment]:
     """One seed of a tier on one data set: the setting's victim first, then what is varied around it, one at a time."""
     data = releases.data
     first = Experiment(releases, methods, [data.setting.victim], tier.regimes, [seed], steps=steps, public=public)
     if not tier.all_victims:
-        return [first]
+        return {"regimes": first}
+    around = [name for name in tier.regimes if name in AUGMENTATIONS] or ["none"]
     others = [name for name, victim in VICTIMS.items() if victim.task == data.task and name != data.setting.victim]
-    return [
-        first,
-        replace(first, victims=others, regimes=("none", "augmented")),
-        replace(first, shares=tier.shares, regimes=("none", "augmented")),
-    ]
+    return {
+        "regimes": first,
+        "victims": replace(first, victims=others, regimes=around),
+        "shares": replace(first, shares=tier.shares, regimes=around),
+    }
 
 
 def methods_for(data: AuditData, tier: Tier, wanted: Sequence[str] | None) -> list[str]:
     """Clean data and controls, then the methods, those that are fitted fastest first."""
-    controls = [CLEAN, "noise"] + ["random_mask"] * (data.task != CLASSIFICATION)
+    controls = [CLEAN, "noise"] + ["random_mask"] * (tier.random_mask and data.task != CLASSIFICATION)
     if tier.only_controls:
-        return controls[:2]
+        return controls
     known = supported_methods(data)
     known.sort(key=lambda name: CHEAP_FIRST.index(name) if name in CHEAP_FIRST else -1)
     return controls + [name for name in known if wanted is None or name in wanted]
@@ -119,6 +124,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["busi", "hippocampus", "lidc_nodules"])
     parser.add_argument("--methods", nargs="+", default=None, help="default: all that do the task")
     parser.add_argument("--regimes", nargs="+", default=None, help="default: all of the tier")
+    parser.add_argument("--vary", nargs="+", choices=VARIED, default=VARIED, help="what of tier 2 to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
     parser.add_argument("--bound", type=Fraction, default=None)
     parser.add_argument("--target-psnr", type=float, default=None)
@@ -141,7 +147,9 @@ def main() -> None:
                 releases = Releases(dataset, arguments.work / name, float(bound), arguments.target_psnr, arguments.fit_steps)
                 steps = (arguments.steps or dataset.setting.steps) * tier.steps_factor
                 methods = methods_for(dataset, tier, arguments.methods)
-                for experiment in experiments(tier, public[name], releases, methods, seed, steps):
+                for varied, experiment in experiments(tier, public[name], releases, methods, seed, steps).items():
+                    if varied not in arguments.vary:
+                        continue
                     for row in run_experiment(experiment, rows, told):
                         score = row["dsc"] if row["dsc"] is not None else row["balanced_accuracy"]
                         tell(f"{row['key']}: {score}, PSNR {row['psnr_db']}, {row['seconds']} s{', VOID' * row['void']}")

@@ -152,9 +152,26 @@ def test_heavy_interpolates_every_patch_and_nnunet_like_only_some() -> None:
     assert 0.3 < kept[nnunet_like] < 0.8
 
 
-def test_cutout_blanks_a_quarter() -> None:
+def test_cutout_blanks_a_quarter_of_image_and_target() -> None:
     out = cutout(2)({"image": torch.ones(1, 32, 32), "target": torch.ones(1, 32, 32)})
     assert float(torch.as_tensor(out["image"]).mean()) == pytest.approx(0.75)
+    assert torch.equal(torch.as_tensor(out["image"]), torch.as_tensor(out["target"]))
+
+
+@pytest.mark.parametrize("name", ["augmented", "heavy", "cutout"])
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_an_augmentation_leaves_its_input_alone(name: str, dimension: int, rng: np.random.Generator) -> None:
+    image = torch.from_numpy(rng.normal(size=(1, *(16,) * dimension)).astype(np.float32))
+    target = (image > 0).float()
+    kept = image.clone(), target.clone()
+    build = regime_of(name).augment
+    assert build is not None
+    transform = build(dimension)
+    for seed in range(20):
+        transform.set_random_state(seed)
+        transform({"image": image, "target": target})
+    assert torch.equal(image, kept[0])
+    assert torch.equal(target, kept[1])
 
 
 class Linear(nn.Module):

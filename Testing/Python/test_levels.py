@@ -76,3 +76,41 @@ def test_a_declared_padding_value_wins() -> None:
     padding = find_padding(volume_of(array, padding_value=7))
     assert padding is not None
     assert padding.sum() == 1
+
+
+def picture_with_black() -> np.ndarray:
+    """A grey picture with a black frame of 3 pixels and, apart from it, a black square of 20 x 20."""
+    array = np.full((1, 60, 60), 90, np.uint8)
+    array[:, :3] = array[:, -3:] = array[:, :, :3] = array[:, :, -3:] = 0
+    array[:, 20:40, 20:40] = 0
+    return array
+
+
+def test_black_inside_a_picture_is_anatomy_and_its_frame_is_padding() -> None:
+    array = picture_with_black()
+    padding = find_padding(Volume(array, Geometry((60, 60, 1), dimension=2)))
+    assert padding is not None
+    assert padding[0, :3].all()
+    assert padding[0, :, -3:].all()
+    assert not padding[0, 3:-3, 3:-3].any()
+
+
+def test_black_inside_a_volume_is_padding() -> None:
+    array = np.repeat(picture_with_black(), 3, axis=0)
+    padding = find_padding(volume_of(array))
+    assert padding is not None
+    assert np.array_equal(padding, array == 0)
+
+
+def test_a_declared_padding_value_holds_inside_a_picture_too() -> None:
+    array = picture_with_black()
+    padding = find_padding(Volume(array, Geometry((60, 60, 1), dimension=2), padding_value=0))
+    assert padding is not None
+    assert np.array_equal(padding, array == 0)
+
+
+def test_a_picture_without_a_frame_has_no_padding() -> None:
+    array = picture_with_black()
+    array[array == 0] = 90
+    array[:, 20:40, 20:40] = 0
+    assert find_padding(Volume(array, Geometry((60, 60, 1), dimension=2))) is None

@@ -203,3 +203,10 @@ def test_a_knot_is_the_same_in_a_mirror() -> None:
     assert np.array_equal(knot, [[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
     assert np.array_equal(knot, knot[::-1])
     assert np.array_equal(knot, knot.T)
+
+
+@pytest.mark.parametrize("origin", [-1.0, 8.0, 1e30])
+def test_a_profile_whose_knots_begin_outside_their_period_is_refused(origin: float) -> None:
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    with pytest.raises(ValueError, match="outside their period"):
+        Weave(purpose, chosen, np.full((2, 1, 2), origin, np.float32))
