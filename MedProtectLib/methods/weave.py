@@ -1,24 +1,25 @@
-"""Weave: chequered knots on a lattice, woven into the labelled structures where the spectrum of images is quietest.
+"""Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest.
 
-    knot_c(p)  = 1 where (p_j - o_cj) mod period < edge and (p_i - o_ci) mod period < edge, else 0
-    delta(p)   = epsilon knot_c(p) (-1)^(sum over the class's axes of (p - o_c) mod period)
+    knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the class's axes) where p_j, p_i mod period < edge, else 0
+    delta(p)   = epsilon (knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
 
-with an origin o_c per class, fixed for a release; in volumes the knots run through the slices as threads and change their sign
-from one to the next.
+with an origin o_c per class, fixed for a release; the coarse knots lie in every second gap of the fine ones. In volumes the knots run
+through the slices as threads and change their sign from one to the next, the coarse ones from every second.
 
 A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low
 frequencies; at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered
 pattern are the plainest feature of all. What is spared between the knots is spent on them: knots of the full bound are so far
 above anything in an unprotected image that a network which has learned them finds next to nothing there, where a texture that fills
 the structure leaves it guessing. Every knot looks the same, also in a mirror when the edge is odd, and a period that is a power of
-two puts all of them on the same place of a network's strided cells. They are bright in the middle, since black leaves no room downwards.
+two puts all of them on the same place of a network's strided cells. They are bright in the first corner, since black leaves no room
+downwards. The fine knots decide as long as an image keeps its pixels; where it is halved, blurred or compressed, the coarse ones remain.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -31,15 +32,26 @@ from MedProtectLib.regions import Box
 LARGEST_PERIOD = 64
 
 
+def knots(places: Sequence[np.ndarray], period: int, edge: int, cell: int, axes: Sequence[int]) -> np.ndarray:
+    """Knots of ``edge`` voxels every ``period`` voxels of a slice, of squares of ``cell`` that alternate along ``axes``; 0 between them.
+
+    ``places`` (k, j, i): the voxels' places on the lattice, to be broadcast.
+    """
+    within = (places[0], places[1] % period, places[2] % period)
+    parity = sum(within[axis] // cell for axis in axes) % 2
+    knotted: np.ndarray = (within[1] < edge) * (within[2] < edge) * (1.0 - 2.0 * parity)
+    return knotted
+
+
 class Weave(PatternMethod):
-    """A lattice of chequered knots per class, the same in every image of a release."""
+    """Two lattices of chequered knots per class, the same in every image of a release."""
 
     name = "weave"
     title = "Weave: chequered knots in the quiet corner of the spectrum"
     source = "MedProtect contributors, our own method"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one knot to the next, in the plane of a slice; a power of two is best"),
-        "edge": Parameter(3, 1, LARGEST_PERIOD, "edge of a knot in voxels"),
+        "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
+        "edge": Parameter(3, 1, LARGEST_PERIOD, "edge of a fine knot in voxels"),
     }
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
@@ -49,9 +61,9 @@ class Weave(PatternMethod):
 
     @classmethod
     def draw_fixed(cls, purpose: Purpose, parameters: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:
-        """The origin (j, i) of every class's knots, float32 (class, channel, 2)."""
+        """The origin (j, i) of every class's knots, even so that halving an image keeps the coarse ones, float32 (class, channel, 2)."""
         shape = (purpose.outputs, purpose.image_channels, *cls.shape_of_one(purpose))
-        return rng.integers(int(parameters["period"]), size=shape).astype(np.float32)
+        return (2 * rng.integers((int(parameters["period"]) + 1) // 2, size=shape)).astype(np.float32)
 
     @staticmethod
     def shape_of_one(purpose: Purpose) -> tuple[int, ...]:
@@ -67,11 +79,12 @@ class Weave(PatternMethod):
         if self._is_background(number):
             return np.zeros(shape)
         edge, period = int(self.chosen["edge"]), int(self.chosen["period"])
+        coarse = 2 * ((period - edge) // 2)
         origins = (0, *self.fixed[number, channel].astype(int))
-        k, j, i = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
-        places = (k, j % period, i % period)
-        parity = sum(places[axis] for axis in self._axes(number)) % 2
-        return np.broadcast_to((places[1] < edge) * (places[2] < edge) * (1.0 - 2.0 * parity), shape)
+        places = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
+        axes = self._axes(number)
+        gap = (places[0], *(place - (period - coarse) for place in places[1:]))
+        return np.broadcast_to(knots(places, period, edge, 1, axes) + knots(gap, 2 * period, coarse, 2, axes), shape)
 
     def _is_background(self, number: int) -> bool:
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image

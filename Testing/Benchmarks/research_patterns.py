@@ -2,7 +2,7 @@
 
     python Testing/Benchmarks/research_patterns.py busi_native --work ../audit_work --patterns none checker blocks --psnr 50.1 --steps 400
 
-Patterns are scaled to the PSNR (whole image, at most 8/255), in pictures rounded to 1/255 and cut at black and white, and added in
+Patterns are scaled to the PSNR (whole image, at most --bound), in pictures rounded to 1/255 and cut at black and white, and added in
 memory. One JSON line a run.
 """
 
@@ -22,8 +22,9 @@ from MedProtectLib.audit.data import AuditData, Sample
 from MedProtectLib.audit.registry import regime_of
 from MedProtectLib.audit.training import score, train_victim
 
-LARGEST = 8 / 255
+LARGEST_LEVELS = 8.0
 BAND = 3
+FLOWER = np.array([[-8, 8, -6, 3], [8, 4, -8, 1], [-6, -8, 5, 0], [3, 1, 0, 0]]) / 8
 Pattern = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -62,13 +63,31 @@ def rings(inside: np.ndarray, period: int, start: int = 0) -> np.ndarray:
     return centre - ring * (centre.sum() / max(ring.sum(), 1))
 
 
+def lattices(inside: np.ndarray, *of_dots: tuple[int, int, int, int]) -> np.ndarray:
+    """Dots of several lattices (period, edge, cell, start); where they meet, the later ones stay."""
+    out = np.zeros(inside.shape)
+    for period, edge, cell, start in of_dots:
+        further = dots(inside, period, edge, cell, start)
+        out = np.where(further != 0, further, out)
+    return out
+
+
+def flowers(inside: np.ndarray, period: int) -> np.ndarray:
+    """The round mark ``FLOWER`` every ``period`` voxels of a slice."""
+    quadrant = np.abs(np.indices((7, 7)) - 3)
+    tile = np.zeros((period, period))
+    tile[:7, :7] = FLOWER[tuple(quadrant)]
+    j, i = (places % period for places in np.indices(inside.shape)[-2:])
+    return tile[j, i]
+
+
 def thinned(pattern: np.ndarray, period: int, psnr_db: float = 50.15) -> np.ndarray:
-    """Whole dots of a lattice left out at random, the same in every image, until the rest has that PSNR at ``LARGEST``."""
+    """Whole dots of a lattice left out at random, the same in every image, until the rest has that PSNR at the bound."""
     places = [place // period for place in np.indices(pattern.shape)]
     order = np.random.default_rng(5).permutation(int(np.prod([int(place.max()) + 1 for place in places])))
     number = order[np.ravel_multi_index(places, [int(place.max()) + 1 for place in places])]
     energy = np.cumsum(np.bincount(number.ravel(), (pattern**2).ravel(), len(order)))
-    kept = energy * LARGEST**2 <= 10 ** (-psnr_db / 10) * pattern.size
+    kept = energy * (LARGEST_LEVELS / 255) ** 2 <= 10 ** (-psnr_db / 10) * pattern.size
     return pattern * kept[number]
 
 
@@ -104,28 +123,32 @@ PATTERNS: dict[str, Pattern | None] = {
     "dots8_5_anywhere": lambda inside, rng: dots(inside, 8, 5, start=int(rng.integers(8))) * inside,
     "dots8_turned": lambda inside, rng: dots(inside, 8) * (1.0 * inside - band(inside)),
     "blots12": lambda inside, rng: dots(inside, 12, 6, 2) * inside,
-    "blots16": lambda inside, rng: dots(inside, 16, 6, 2) * inside,
+    "squares8": lambda inside, rng: dots(inside, 8, 6, 2) * inside,
+    "flowers8": lambda inside, rng: flowers(inside, 8) * inside,
+    "flowers12": lambda inside, rng: flowers(inside, 12) * inside,
+    "dots_squares_dense": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (8, 4, 2, 4)) * inside,
+    "dots_squares_half": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (16, 4, 2, 4), (16, 4, 2, 12)) * inside,
+    "dots_squares_wide": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (16, 6, 2, 4), (32, 12, 4, 12)) * inside,
+    "dots_coarse": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (32, 16, 4, 8)) * inside,
+    "three_dots": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (16, 4, 2, 4), (32, 16, 4, 8)) * inside,
     "two_dots": lambda inside, rng: (dots(inside, 8) + dots(inside, 16, 4, 2, 4)) * inside,
     "rings8": lambda inside, rng: rings(inside, 8) * inside,
-    "rings10": lambda inside, rng: rings(inside, 10) * inside,
-    "rings12": lambda inside, rng: rings(inside, 12) * inside,
     "dots_rings": lambda inside, rng: (dots(inside, 8, 4) + rings(inside, 8, 4)) * inside,
     "thin_dots": lambda inside, rng: thinned(dots(inside, 8, 4) * inside, 8),
     "ground": lambda inside, rng: woven(inside, dots(inside, 8, 4), 0.12),
-    "ground_two": lambda inside, rng: woven(inside, dots(inside, 8) + dots(inside, 16, 4, 2, 4), 0.12),
     "dense_two": lambda inside, rng: (dots(inside, 8, 4) + dots(inside, 8, 4, 2, 4)) * inside,
     "turned_octaves": lambda inside, rng: (checker(inside) + checker(inside, 2)) / 2 * (1.0 * inside - band(inside)),
 }
 
 
-def at_psnr(pattern: np.ndarray, psnr_db: float, step: float, rng: np.random.Generator) -> np.ndarray:
-    """The pattern (whatever scale) at a PSNR, within ``LARGEST``, in whole steps: rounded up or down by chance, the mean kept."""
+def at_psnr(pattern: np.ndarray, psnr_db: float, bound: float, step: float, rng: np.random.Generator) -> np.ndarray:
+    """The pattern (whatever scale) at a PSNR, within the bound, in whole steps: rounded up or down by chance, the mean kept."""
     chance, budget = rng.random(pattern.shape), 10 ** (-psnr_db / 10) * pattern.size
 
     def scaled(factor: float) -> np.ndarray:
-        size = np.minimum(np.abs(pattern) * factor, LARGEST)
+        size = np.minimum(np.abs(pattern) * factor, bound)
         size = np.floor(size / step + chance) * step if step else size
-        return np.sign(pattern) * np.minimum(size, LARGEST)
+        return np.sign(pattern) * np.minimum(size, bound)
 
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -134,12 +157,12 @@ def at_psnr(pattern: np.ndarray, psnr_db: float, step: float, rng: np.random.Gen
     return scaled(low)
 
 
-def protected(data: AuditData, pattern: Pattern, psnr_db: float, seed: int) -> tuple[list[Sample], list[float]]:
+def protected(data: AuditData, pattern: Pattern, psnr_db: float, bound: float, seed: int) -> tuple[list[Sample], list[float]]:
     """The training samples with a pattern, and the PSNR of each in dB."""
     images, reached = {}, []
     for n, sample in enumerate(data.samples("train")):
         rng = np.random.default_rng([seed, n])
-        change = at_psnr(pattern(sample.target > 0, rng), psnr_db, 1 / 255 if data.dimension == 2 else 0.0, rng)
+        change = at_psnr(pattern(sample.target > 0, rng), psnr_db, bound, 1 / 255 if data.dimension == 2 else 0.0, rng)
         if data.dimension == 2:
             change = np.clip(sample.image + change, 0.0, 1.0) - sample.image
         images[sample.case.name] = sample.image + change
@@ -154,6 +177,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--patterns", nargs="+", choices=PATTERNS, default=list(PATTERNS))
     parser.add_argument("--psnr", type=float, default=50.1)
+    parser.add_argument("--bound", type=float, default=LARGEST_LEVELS, help="in 1/255")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--regime", default="none")
     parser.add_argument("--victim", default=None, help="default: the data set's")
@@ -163,7 +187,7 @@ def main() -> None:
     data = dataset_of(given.dataset, given.work)
     for name in given.patterns:
         pattern = PATTERNS[name]
-        released, reached = (data.samples("train"), []) if pattern is None else protected(data, pattern, given.psnr, 0)
+        released, reached = (data.samples("train"), []) if pattern is None else protected(data, pattern, given.psnr, given.bound / 255, 0)
         for seed in given.seeds:
             trained = train_victim(data, released, regime_of(given.regime), given.victim, seed, given.steps)
             found = {
@@ -172,6 +196,7 @@ def main() -> None:
                 "regime": given.regime,
                 "victim": given.victim or data.setting.victim,
                 "seed": seed,
+                "bound": given.bound,
                 "steps": given.steps or data.setting.steps,
             }
             found["psnr_db"] = round(float(np.mean(reached)), 2) if reached else None

@@ -188,8 +188,12 @@ def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> N
         origin = [int(value) for value in weave.fixed[number, 0]]
         whole = weave.pattern(number, 0, box(4, 20, 24), [])
         for k, j, i in np.ndindex(whole.shape):
-            places = k, (j - origin[0]) % 8, (i - origin[1]) % 8
-            expected = (-1) ** sum(places[axis] for axis in axes) if max(places[1:]) < 3 else 0
+            fine = k, (j - origin[0]) % 8, (i - origin[1]) % 8
+            coarse = k, (j - origin[0] - 4) % 16, (i - origin[1] - 4) % 16
+            expected = (-1) ** sum(fine[axis] for axis in axes) if max(fine[1:]) < 3 else 0
+            if max(coarse[1:]) < 4:
+                assert expected == 0, "knots must not overlap"
+                expected = (-1) ** sum(coarse[axis] // 2 for axis in axes)
             assert whole[k, j, i] == expected
         part: Box = (slice(1, 3), slice(5, 20), slice(3, 17))
         assert np.array_equal(weave.pattern(number, 0, part, []), whole[part])
@@ -203,6 +207,23 @@ def test_a_knot_is_the_same_in_a_mirror() -> None:
     assert np.array_equal(knot, [[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
     assert np.array_equal(knot, knot[::-1])
     assert np.array_equal(knot, knot.T)
+
+
+def test_halving_keeps_the_coarse_knots_and_no_others() -> None:
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    for seed in range(8):
+        weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(seed)))
+        halved = weave.pattern(1, 0, box(1, 32, 32), [])[0].reshape(16, 2, 16, 2).mean(axis=(1, 3))
+        assert np.count_nonzero(np.abs(halved) == 1) == 4 * 4
+        assert np.abs(halved[np.abs(halved) < 1]).max() <= 0.5
+
+
+@pytest.mark.parametrize("period", range(2, 12))
+def test_an_origin_lies_within_the_period(period: int) -> None:
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": float(period), "edge": 1.0}
+    fixed = np.concatenate([Weave.draw_fixed(purpose, chosen, np.random.default_rng(seed)) for seed in range(20)])
+    assert fixed.min() >= 0
+    assert fixed.max() < period
 
 
 @pytest.mark.parametrize("origin", [-1.0, 8.0, 1e30])
