@@ -1,4 +1,4 @@
-"""Pictures of the tables: the frontier of score against PSNR, and bars of the scores."""
+"""Pictures of the tables: the frontier of score against PSNR, bars of the scores, and all trainings at a glance."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from MedProtectLib.audit.releases import CLEAN
 from MedProtectLib.audit.tables import Group, Line
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b", "#4d4d4d", "#a6761d", "#b2182b")
-MARKERS = "osD^vP*Xhd<"
+MARKERS = "osD^vP*Xhd<>"
 INK, QUIET, PANEL = "#1c2733", "#5d6b79", (5.2, 3.9)
 DPI, NARROWEST = 110, 4.0
+WIDE, ROW, AROUND_ROWS = 8.0, 0.32, 0.9
 LEGEND_ENTRY, LEGEND_LINE = 1.4, 0.22  # inches
 
 
@@ -31,7 +32,7 @@ def frontier(groups: Sequence[Group]) -> bytes:
             points = sorted(_points([line for line in lines if line.method == method]))
             if points:
                 psnr, mean, low, high = np.array(points).T
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+                colour, marker = _look(number)
                 axis.errorbar(psnr, mean, (mean - low, high - mean), color=colour, marker=marker, label=method, capsize=2, linewidth=1.4)
         _dress(axis, title, f"clean-test {members[0].score_name}, %")
         _widen(axis, [line.psnr for line in lines if line.psnr is not None])
@@ -57,8 +58,45 @@ def bars(groups: Sequence[Group]) -> bytes:
     return _png(figure)
 
 
+def overview(groups: Sequence[Group]) -> bytes:
+    """PNG: clean-test score of every method in every training, a panel per data set and victim, a line from lowest to highest seed."""
+    panels: dict[str, list[Group]] = {}
+    for group in groups:
+        if any(line.score is not None and line.share == 1.0 and line.method != CLEAN for line in group.lines):
+            panels.setdefault(f"{group.dataset}, {group.victim}", []).append(group)
+    heights = [ROW * len(members) + AROUND_ROWS for members in panels.values()] or [AROUND_ROWS]
+    figure = Figure((WIDE, sum(heights) + 0.4), dpi=DPI)
+    axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+    methods = _methods(groups)
+    for axis, (title, members) in zip(axes, panels.items(), strict=False):
+        for place, group in enumerate(members):
+            for line in group.lines:
+                if line.score is not None and line.share == 1.0:
+                    colour, marker = (QUIET, "|") if line.method == CLEAN else _look(methods.index(line.method))
+                    values = 100 * np.array(line.score.values)
+                    axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=1.4)
+                    size = 14 if line.method == CLEAN else 7
+                    name = "clean" if line.method == CLEAN else line.method
+                    axis.plot(values.mean(), place, marker, color=colour, markersize=size, markeredgewidth=1.6, label=name, linestyle="")
+        names = [f"{g.regime}, {g.steps} steps, {g.epsilon * 255:.3g}/255" for g in members]
+        axis.set_yticks(range(len(members)), names, fontsize=8)
+        axis.set_ylim(len(members) - 0.5, -0.5)
+        axis.set_xlim(0, 100)
+        axis.set_title(title, fontsize=10, color=INK)
+        axis.set_xlabel(f"clean-test {members[0].score_name}, %", fontsize=9)
+        axis.grid(color="#dde3e9", linewidth=0.8)
+        _bare(axis)
+    _legend(figure, list(axes))
+    return _png(figure)
+
+
+def _look(number: int) -> tuple[str, str]:
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
 def _title(group: Group, bound: bool = False) -> str:
-    return f"{group.dataset}, {group.victim}\ntraining: {group.regime}" + (f", {group.epsilon * 255:.3g}/255" if bound else "")
+    told = f"{group.dataset}, {group.victim}\ntraining: {group.regime}, {group.steps} steps"
+    return told + (f", {group.epsilon * 255:.3g}/255" if bound else "")
 
 
 def _panels(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -106,11 +144,15 @@ def _dress(axis: Axes, title: str, label: str) -> None:
     axis.set_ylabel(label, fontsize=9)
     axis.set_ylim(0, 100)
     axis.grid(axis="y", color="#dde3e9", linewidth=0.8)
-    axis.set_axisbelow(True)
     if not axis.has_data():
         axis.text(0.5, 0.5, "all rows are void", transform=axis.transAxes, ha="center", color=QUIET)
         axis.set_xticks([])
     axis.tick_params(labelsize=8)
+    _bare(axis)
+
+
+def _bare(axis: Axes) -> None:
+    axis.set_axisbelow(True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 

@@ -35,7 +35,7 @@ class Written:
 
 
 def write_report(rows_file: Path, output: Path) -> Written:
-    """Write audit.md, audit.html, frontier.png and bars.png into a folder.
+    """Write audit.md, audit.html, overview.png, frontier.png and bars.png into a folder.
 
     Raises:
         MedProtectError: there are no rows.
@@ -45,7 +45,7 @@ def write_report(rows_file: Path, output: Path) -> Written:
         raise MedProtectError(f"{rows_file}: holds no rows. Run 'medprotect audit' first.")
     groups = tables.groups_of(rows)
     cautions = tables.cautions(rows, groups)
-    pictures = {"frontier.png": plots.frontier(groups), "bars.png": plots.bars(groups)}
+    pictures = {"overview.png": plots.overview(groups), "frontier.png": plots.frontier(groups), "bars.png": plots.bars(groups)}
     contents = pictures | {
         "audit.md": _markdown(groups, cautions, rows_file).encode(),
         "audit.html": _html(groups, cautions, pictures, rows).encode(),
@@ -70,6 +70,7 @@ def _html(groups: Sequence[tables.Group], cautions: Sequence[str], pictures: dic
         verdicts=[verdict for group in groups if (verdict := _verdict(group))],
         cautions=cautions,
         rules=RULES,
+        overview=_source(pictures["overview.png"]),
         frontier=_source(pictures["frontier.png"]),
         bars=_source(pictures["bars.png"]),
         tables=[(group.title, tables.headings(group), [tables.cells(line, group) for line in group.lines]) for group in groups],

@@ -26,8 +26,8 @@ bits4 half_size denoiser cutout mixup adversarial2 adversarial4 ueraser warm_sta
 subtract_public snap_levels learn_from_pairs; joined by + they are used together: jpeg10+augmented.
 victims: unet dynunet residual_unet attention_unet segresnet unetr, nnunet (the real one, an extra; --regimes none); resnet18
 densenet for classification.
-DIR gets rows.jsonl (one line per training run), audit.md, audit.html, frontier.png and bars.png; an interrupted audit goes on
-with --resume. Everything about it: Documentation/Audit.md."""
+DIR gets rows.jsonl (one line per training run), audit.md, audit.html, overview.png, frontier.png and bars.png; an interrupted
+audit goes on with --resume. Everything about it: Documentation/Audit.md."""
 
 QUICK_CASES, QUICK_STEPS = 60, 300
 ALL = "all"

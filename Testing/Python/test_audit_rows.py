@@ -223,7 +223,7 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
             assert row["dsc_noise_twin"] is not None
             assert row["protected_cases"] == (4 if row["share"] == 1.0 else 2)
     written = write_report(rows.path, tmp_path)
-    assert {"audit.md", "audit.html", "bars.png", "frontier.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"audit.md", "audit.html", "overview.png", "bars.png", "frontier.png"} <= {path.name for path in tmp_path.iterdir()}
     assert [line["method"] for line in written.summary] == ["none", "noise", "lsp", "lsp"]
     assert "Content-Security-Policy" in (tmp_path / "audit.html").read_text()
     with pytest.raises(MedProtectError, match="another fit_steps"):
