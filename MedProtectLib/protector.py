@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.levels import FineLevels, Levels, find_levels, find_padding
+from MedProtectLib.levels import Levels, find_levels, find_padding
 from MedProtectLib.methods import Case, Component, Method, method_class
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT
 from MedProtectLib.profile import LARGEST_BOUND, Profile, shipped_profile
 from MedProtectLib.progress import Report, ignore
-from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise, with_kept_means
+from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise
 from MedProtectLib.regions import Box, Regions, find_regions, grown
 from MedProtectLib.statistics import POOLED, Statistics, measure
 from MedProtectLib.volume import Geometry, LabelMap, Volume
@@ -279,7 +279,7 @@ class Protector:
         """
         plan = self.plan(volume, labels, report)
         drawn = plan.method.perturb_channels(channel_cases(volume, plan), plan.bound, report)
-        counts = with_means_of_segments(self.quantise(drawn, volume, plan), plan)
+        counts = self.quantise(drawn, volume, plan)
         return Protection(
             volume=apply_counts(volume, plan.regions, counts, plan.levels),
             original=volume,
@@ -323,17 +323,6 @@ class Protector:
         on_box = np.zeros((*touched.shape, len(stored)), np.int32)
         on_box[touched] = counts
         return on_box[..., 0] if volume.array.ndim == 3 else on_box
-
-
-def with_means_of_segments(counts: np.ndarray, plan: Plan) -> np.ndarray:
-    """Changes (k, j, i) or (k, j, i, c) on the regions' box that move no segment's mean by a stored level, where there are levels."""
-    if plan.method.purpose.task == CLASSIFICATION or any(isinstance(levels, FineLevels) for levels in plan.levels):
-        return counts
-    touched = plan.regions.touched
-    out = counts.copy()
-    kept = with_kept_means(counts[touched].reshape(np.count_nonzero(touched), -1), plan.classes[plan.regions.box][touched])
-    out[touched] = kept.reshape(counts[touched].shape)
-    return out
 
 
 def restored(profile: Profile) -> Method:

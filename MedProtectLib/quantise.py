@@ -67,36 +67,6 @@ def quantise(desired: np.ndarray, ceiling: np.ndarray, seed: int, budget: float 
     return (np.sign(desired) * counts * able).astype(np.int32)
 
 
-def with_kept_means(counts: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Changes whose mean over every segment is less than one level, or one where all of it moves by one.
-
-    Where it is more, the changes of the leading sign shrink by a common factor, each to no less than one level.
-
-    Args:
-        counts: int32 (n, channels), changes in levels.
-        segments: int (n,), the segment of every voxel; 0 for none.
-
-    Returns:
-        int32 (n, channels); nowhere larger than ``counts``.
-    """
-    out = counts.copy()
-    for number in np.unique(segments[segments > 0]):
-        here = segments == number
-        for channel in range(counts.shape[1]):
-            out[here, channel] = _with_kept_mean(out[here, channel])
-    return out
-
-
-def _with_kept_mean(counts: np.ndarray) -> np.ndarray:
-    sign = -1 if counts.sum() < 0 else 1
-    values = counts.astype(np.int64) * sign
-    while values.sum() >= len(values) and values.max() > 1:
-        leading = values > 0
-        kept = 1.0 - (values.sum() - len(values) + 1) / values[leading].sum()
-        values[leading] = np.maximum(np.trunc(values[leading] * kept), 1)
-    return values * sign
-
-
 def _largest(magnitude: np.ndarray, count: int) -> np.ndarray:
     """1 for the ``count`` largest magnitudes, 0 elsewhere."""
     threshold = np.partition(magnitude, len(magnitude) - count)[len(magnitude) - count]

@@ -65,9 +65,6 @@ def test_bound_regions_range_and_target_hold_for_what_is_stored(name: str, targe
     assert found.changed_fraction >= 0.5 or target is not None
     assert after.min() >= before.min()
     assert after.max() <= before.max()
-    if after.dtype.kind in "iu":
-        change, classes = after.astype(np.int64) - before, labels.classes()
-        assert all(np.abs(change[classes == number].mean(axis=0)).max() < 1 for number in (1, 2))
     assert found.psnr_roi_db is not None
     assert found.psnr_roi_db >= 20 * np.log10(255 / 8)
     full = Protector(profile=untrained(dimension), bound=8 / 255).protect(volume, labels).statistics.psnr_db

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise, with_kept_means
+from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise
 
 WISHES = arrays(np.float64, st.integers(1, 300), elements=st.floats(-9, 9))
 
@@ -79,20 +79,3 @@ def test_binary_grid_hides_the_last_bits() -> None:
     value = np.array([0.0123456789])
     assert on_binary_grid(value + 1e-10)[0] == on_binary_grid(value)[0]
     assert abs(on_binary_grid(value)[0] - value[0]) < 2.0**-20
-
-
-@example(counts=np.array([[3], [-3]], np.int32), seed=0)
-@given(counts=arrays(np.int32, st.tuples(st.integers(1, 200), st.integers(1, 3)), elements=st.integers(-400, 400)), seed=st.integers(0, 99))
-def test_no_segments_mean_moves_by_a_level(counts: np.ndarray, seed: int) -> None:
-    segments = np.random.default_rng(seed).integers(0, 4, len(counts)) if seed else np.ones(len(counts), int)
-    kept = with_kept_means(counts, segments)
-    assert kept.dtype == counts.dtype
-    assert np.array_equal(np.sign(kept), np.sign(counts))
-    assert np.all(np.abs(kept) <= np.abs(counts))
-    assert np.array_equal(kept[segments == 0], counts[segments == 0])
-    for number in np.unique(segments[segments > 0]):
-        for before, after in zip(counts[segments == number].T, kept[segments == number].T, strict=True):
-            if np.abs(before.sum()) < len(before):
-                assert np.array_equal(after, before)
-            else:
-                assert np.abs(after.mean()) < 1 or np.abs(after).max() == 1
