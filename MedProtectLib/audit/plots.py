@@ -72,11 +72,11 @@ def overview(groups: Sequence[Group]) -> bytes:
         for place, group in enumerate(members):
             for line in group.lines:
                 if line.score is not None and line.share == 1.0:
-                    colour, marker = (QUIET, "|") if line.method == CLEAN else _look(methods.index(line.method))
+                    name, colour, marker, size = (
+                        ("clean", QUIET, "|", 14) if line.method == CLEAN else (line.method, *_look(methods.index(line.method)), 7)
+                    )
                     values = 100 * np.array(line.score.values)
                     axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=1.4)
-                    size = 14 if line.method == CLEAN else 7
-                    name = "clean" if line.method == CLEAN else line.method
                     axis.plot(values.mean(), place, marker, color=colour, markersize=size, markeredgewidth=1.6, label=name, linestyle="")
         names = [f"{g.regime}, {g.steps} steps, {g.epsilon * 255:.3g}/255" for g in members]
         axis.set_yticks(range(len(members)), names, fontsize=8)

@@ -3,16 +3,18 @@
     knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the class's axes) where p_j, p_i mod period < edge, else 0
     delta(p)   = epsilon (knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
 
-with an origin o_c per class, fixed for a release; the coarse knots lie in every second gap of the fine ones. In volumes the knots run
+with an origin o_c per class, fixed for a release; the coarse edge is the largest even number that fits between the fine knots, and the
+gap begins at period - coarse edge, so that coarse knots lie in every second gap. In volumes the knots run
 through the slices as threads and change their sign from one to the next, the coarse ones from every second.
 
-A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low
-frequencies; at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered
-pattern are the plainest feature of all. What is spared between the knots is spent on them: knots of the full bound are so far
-above anything in an unprotected image that a network which has learned them finds next to nothing there, where a texture that fills
-the structure leaves it guessing. Every knot looks the same, also in a mirror when the edge is odd, and a period that is a power of
-two puts all of them on the same place of a network's strided cells. They are bright in the first corner, since black leaves no room
-downwards. The fine knots decide as long as an image keeps its pixels; where it is halved, blurred or compressed, the coarse ones remain.
+A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low frequencies;
+at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered pattern are the
+plainest feature of all. What is spared between the knots is spent on them: knots of the full bound are so far above anything in an
+unprotected image that a network which has learned them finds next to nothing there, where a texture that fills the structure leaves it
+guessing. Every fine knot looks the same, also in a mirror when the edge is odd (a coarse one changes its sign there), and a period
+that is a power of two puts all of them on the same place of a network's strided cells. They are bright in the first corner, since
+black leaves no room downwards. The fine knots decide as long as an image keeps its pixels; where it is halved, blurred or compressed,
+the coarse ones remain.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """

@@ -82,7 +82,7 @@ def flowers(inside: np.ndarray, period: int) -> np.ndarray:
 
 
 def thinned(pattern: np.ndarray, period: int, psnr_db: float = 50.15) -> np.ndarray:
-    """Whole dots of a lattice left out at random, the same in every image, until the rest has that PSNR at the bound."""
+    """Whole dots of a lattice left out at random, the same in every image, until the rest has that PSNR at ``LARGEST_LEVELS``."""
     places = [place // period for place in np.indices(pattern.shape)]
     order = np.random.default_rng(5).permutation(int(np.prod([int(place.max()) + 1 for place in places])))
     number = order[np.ravel_multi_index(places, [int(place.max()) + 1 for place in places])]
