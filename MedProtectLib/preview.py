@@ -17,7 +17,7 @@ class SlabPreview:
     """Slices ``slices`` of a case before and after, as volumes of their own on their place in space.
 
     ``components`` as in a :class:`~MedProtectLib.protector.Protection`: float32 of the slab's shape, in window units.
-    ``statistics`` are of the slab alone; None where no voxel of it belongs to the regions.
+    ``statistics`` are of the slab alone. Both are None where nothing of it changes.
     """
 
     slices: slice
@@ -72,6 +72,8 @@ class Preview:
         in_volume = regions_of(plan.regions, inside)
         in_slab = replace(in_volume, box=within(in_volume.box, (slices, slice(0, None), slice(0, None))))
         parts = self._parts(in_volume)
+        if not any(component.values.any() for part in parts for component in part.values()):
+            return SlabPreview(slices, original, original, None, None)
         slab_plan = replace(plan, regions=in_slab)
         share = (self.volume.geometry.shape[0] / original.geometry.shape[0]) * (touched / int(self._touched.sum()))
         counts = self.protector.quantise(parts, original, slab_plan, share)

@@ -98,7 +98,7 @@ class PatternMethod(PurposefulMethod):
             slices = np.flatnonzero(here.any(axis=(1, 2)))
             part = slice(int(slices[0]), int(slices[-1]) + 1)
             drawn = self.pattern(number, channel, (slice(box[0].start + part.start, box[0].start + part.stop), *box[1:]), [*seed, number])
-            painted[part][here[part]] = drawn[here[part]]
+            painted[part] += self.cut_out(drawn, here[part])
         limit = (epsilon * touched).astype(np.float32)
         return Component(np.clip(self._scaled(painted, touched, epsilon), -limit, limit).astype(np.float32), limit)
 
@@ -114,6 +114,10 @@ class PatternMethod(PurposefulMethod):
         digest = hashlib.sha256(np.ascontiguousarray(self.fixed).tobytes())
         digest.update(np.ascontiguousarray(case.image).tobytes())
         return [int.from_bytes(digest.digest()[:16], "little"), channel]
+
+    def cut_out(self, drawn: np.ndarray, here: np.ndarray) -> np.ndarray:
+        """A class's pattern where the class is, 0 elsewhere; both (k, j, i). A slice must not depend on another."""
+        return np.where(here, drawn, 0.0)
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {"fixed": self.fixed}

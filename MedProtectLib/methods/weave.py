@@ -1,10 +1,11 @@
 """Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest.
 
     knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the class's axes) where p_j, p_i mod period < edge, else 0
-    delta(p)   = epsilon (knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
+    delta(p)   = epsilon w(p) (knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
 
 with an origin o_c per class, fixed for a release; the coarse edge is the largest even number that fits between the fine knots, and the
-gap begins at period - coarse edge, so that coarse knots lie in every second gap. In volumes the knots run
+gap begins at period - coarse edge, so that coarse knots lie in every second gap. In every slice of a class the weight w is 1 for the
+sign of which there is less and turns the other down until both cancel: no structure becomes brighter or darker. In volumes the knots run
 through the slices as threads and change their sign from one to the next, the coarse ones from every second.
 
 A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low frequencies;
@@ -53,7 +54,7 @@ class Weave(PatternMethod):
     source = "MedProtect contributors, our own method"
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
-        "edge": Parameter(3, 1, LARGEST_PERIOD, "edge of a fine knot in voxels"),
+        "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels"),
     }
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
@@ -88,12 +89,19 @@ class Weave(PatternMethod):
         gap = (places[0], *(place - (period - coarse) for place in places[1:]))
         return np.broadcast_to(knots(places, period, edge, 1, axes) + knots(gap, 2 * period, coarse, 2, axes), shape)
 
+    def cut_out(self, drawn: np.ndarray, here: np.ndarray) -> np.ndarray:
+        """In every slice the sign that there is more of is turned down, so that the class keeps its mean."""
+        cut = super().cut_out(drawn, here)
+        bright, dark = (np.maximum(sign * cut, 0.0).sum(axis=(1, 2), keepdims=True) for sign in (1, -1))
+        least = np.minimum(bright, dark)
+        return np.where(cut > 0, least / np.maximum(bright, 1.0), least / np.maximum(dark, 1.0)) * cut
+
     def _is_background(self, number: int) -> bool:
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image
 
     def _axes(self, number: int) -> tuple[int, ...]:
-        """The axes along which a class's knots alternate: all of them for the first class, then every smaller choice in turn."""
+        """The axes along which a class's knots alternate, one of a slice's among them: all for the first class, then every smaller choice."""
         grid = (1, 2) if self.planar else (0, 1, 2)
-        choices = [axes for count in range(len(grid), 0, -1) for axes in combinations(grid, count)]
+        choices = [axes for count in range(len(grid), 0, -1) for axes in combinations(grid, count) if axes != (0,)]
         first = 1 if self.purpose.task == SEGMENTATION else 0
         return choices[(number - first) % len(choices)]

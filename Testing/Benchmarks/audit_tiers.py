@@ -73,7 +73,13 @@ TIERS = {
 
 
 def experiments(
-    tier: Tier, public: AuditData | None, releases: Releases, methods: Sequence[str], seed: int, steps: int
+    tier: Tier,
+    public: AuditData | None,
+    releases: Releases,
+    methods: Sequence[str],
+    seed: int,
+    steps: int,
+    victims: Sequence[str] | None = None,
 ) -> dict[str, Experiment]:
     """One seed of a tier on one data set: the setting's victim first, then what is varied around it, one at a time."""
     data = releases.data
@@ -84,7 +90,7 @@ def experiments(
     others = [name for name, victim in VICTIMS.items() if victim.task == data.task and name != data.setting.victim]
     return {
         "regimes": first,
-        "victims": replace(first, victims=others, regimes=around),
+        "victims": replace(first, victims=victims or others, regimes=around),
         "shares": replace(first, shares=tier.shares, regimes=around),
     }
 
@@ -124,6 +130,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["busi", "hippocampus", "lidc_nodules"])
     parser.add_argument("--methods", nargs="+", default=None, help="default: all that do the task")
     parser.add_argument("--regimes", nargs="+", default=None, help="default: all of the tier")
+    parser.add_argument("--victims", nargs="+", default=None, help="of tier 2; default: all but the data set's own and nnunet")
     parser.add_argument("--vary", nargs="+", choices=VARIED, default=VARIED, help="what of tier 2 to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=None)
     parser.add_argument("--bound", type=Fraction, default=None)
@@ -147,7 +154,7 @@ def main() -> None:
                 releases = Releases(dataset, arguments.work / name, float(bound), arguments.target_psnr, arguments.fit_steps)
                 steps = (arguments.steps or dataset.setting.steps) * tier.steps_factor
                 methods = methods_for(dataset, tier, arguments.methods)
-                for varied, experiment in experiments(tier, public[name], releases, methods, seed, steps).items():
+                for varied, experiment in experiments(tier, public[name], releases, methods, seed, steps, arguments.victims).items():
                     if varied not in arguments.vary:
                         continue
                     for row in run_experiment(experiment, rows, told):

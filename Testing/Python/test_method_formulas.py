@@ -218,9 +218,29 @@ def test_halving_keeps_the_coarse_knots_and_no_others() -> None:
         assert np.abs(halved[np.abs(halved) < 1]).max() <= 0.5
 
 
+@pytest.mark.parametrize(("dimension", "number"), [(2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (3, 5), (3, 6)])
+def test_a_class_keeps_its_mean_in_every_slice(dimension: int, number: int) -> None:
+    purpose, chosen = Purpose(dimension, classes=tuple(range(1, 7))), {"period": 8.0, "edge": 3.0}
+    weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(3)))
+    drawn = weave.pattern(number, 0, box(5, 40, 41), [])
+    here = np.random.default_rng(0).random(drawn.shape) < np.linspace(0.2, 1.0, 41)
+    cut = weave.cut_out(drawn, here)
+    assert np.abs(cut.sum(axis=(1, 2))).max() < 1e-9
+    assert np.abs(cut).max() == 1, "only the louder sign is turned down"
+    assert np.array_equal(np.sign(cut), np.sign(drawn) * here)
+
+
+def test_a_slice_with_one_sign_alone_is_left_as_it_is() -> None:
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    weave = Weave(purpose, chosen, np.zeros((2, 1, 2), np.float32))
+    here = np.zeros((1, 8, 8), bool)
+    here[0, 0, 0] = True
+    assert not weave.cut_out(weave.pattern(1, 0, box(1, 8, 8), []), here).any()
+
+
 @pytest.mark.parametrize("period", range(2, 12))
 def test_an_origin_lies_within_the_period(period: int) -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": float(period), "edge": 1.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": float(period), "edge": 2.0}
     fixed = np.concatenate([Weave.draw_fixed(purpose, chosen, np.random.default_rng(seed)) for seed in range(20)])
     assert fixed.min() >= 0
     assert fixed.max() < period

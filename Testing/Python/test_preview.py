@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -92,8 +94,6 @@ def test_slices_without_regions_and_outside(case):
     volume, labels = case
     only = labels.layers[0].copy()
     only[:20] = 0
-    from dataclasses import replace
-
     preview = Preview(Protector(), volume, replace(labels, layers=(only,)))
     assert preview.slices.start == 17
     empty = preview.slab(3)
@@ -102,6 +102,18 @@ def test_slices_without_regions_and_outside(case):
     for outside in (-1, 30):
         with pytest.raises(MedProtectError, match="the slices go from 0 to 29"):
             preview.slab(outside)
+
+
+def test_a_slice_that_the_method_leaves_as_it_is_shows_the_original(case):
+    """Weave writes into the segment alone: the slices of the contour band above it stay, as in the finished volume."""
+    volume, labels = case
+    layer = labels.layers[0].copy()
+    layer[:20] = 0
+    preview = Preview(Protector("weave"), volume, replace(labels, layers=(layer,)))
+    band = preview.slab(17)
+    assert band.components is None
+    assert np.array_equal(band.protected.array, volume.array[17:18])
+    assert preview.slab(20).statistics.changed_voxels > 0
 
 
 def test_a_slice_by_slice_method_needs_no_neighbours():

@@ -70,6 +70,11 @@ def test_nothing_to_write_is_refused(ceiling: float, budget: float | None) -> No
         quantise(np.ones(10), np.full(10, ceiling), 0, budget)
 
 
+def test_a_method_that_leaves_everything_as_it_is_is_told_apart_from_a_small_bound() -> None:
+    with pytest.raises(MedProtectError, match="too small for it"):
+        quantise(np.zeros(10), np.full(10, 8.0), 0)
+
+
 def test_energy_budget_is_the_psnr_formula() -> None:
     budget = energy_budget(50.1, values=1000, width_in_levels=400.0)
     assert -20 * np.log10(np.sqrt(budget / 1000) / 400.0) == pytest.approx(50.1)
