@@ -50,7 +50,7 @@ def quantise(desired: np.ndarray, ceiling: np.ndarray, seed: int, budget: float 
         MedProtectError: no voxel is wished to change, or not a single one could.
     """
     if not desired.any():
-        raise MedProtectError("the method leaves every voxel of the regions as it is: they are too small for it. Use another method for this image.")
+        raise MedProtectError("the method leaves the regions as they are: they are too small for it. Use another method for this image.")
     able = (ceiling >= 1) & (desired != 0)
     jitter = 1.0 - TIE_BREAK * np.random.default_rng(seed).random(len(desired))
     magnitude = np.where(able, np.minimum(np.abs(desired), ceiling) * jitter, 0.0)

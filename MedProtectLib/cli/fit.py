@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ the channels of one case), or one folder of images per class (classification). I
 CSV with the columns case,image,labels or case,image,class.
 Several processes: torchrun --nproc-per-node 2 -m MedProtectLib fit ...
 One image: medprotect fit ct.nii.gz --labels ct_labels.nii.gz --output site.medprotect
-Whoever has the profile can compute your perturbations: keep it with your private files."""
+Whoever has the profile can compute your perturbations: keep it with your private files. Without --seed, a method that draws
+its pattern from a seed alone gets a secret one."""
+SEED_BITS = 62
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,7 +57,7 @@ def run(arguments: Namespace) -> int:
         dimension=arguments.dimension,
         bound=arguments.bound,
         steps=DEFAULT_STEPS if arguments.steps is None else arguments.steps,
-        seed=arguments.seed or 0,
+        seed=_seed(arguments),
         modality=arguments.modality,
         window=None if arguments.window is None else tuple(arguments.window),
         segments=tuple(arguments.segments),
@@ -84,3 +87,12 @@ def run(arguments: Namespace) -> int:
         f"{arguments.output}: fitted on {len(cases)} cases{learned}. {keep}",
     )
     return 0
+
+
+def _seed(arguments: Namespace) -> int:
+    """The given one; else a secret one where a private profile would have no other secret: its method learns nothing from the images."""
+    from MedProtectLib.methods import method_class
+
+    if arguments.seed is not None:
+        return int(arguments.seed)
+    return 0 if arguments.public or method_class(arguments.method).learns else secrets.randbits(SEED_BITS)

@@ -100,7 +100,7 @@ class Weave(PatternMethod):
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image
 
     def _axes(self, number: int) -> tuple[int, ...]:
-        """The axes along which a class's knots alternate, one of a slice's among them: all for the first class, then every smaller choice."""
+        """The axes along which a class's knots alternate, one in the slice at least: all for the first class, then every smaller choice."""
         grid = (1, 2) if self.planar else (0, 1, 2)
         choices = [axes for count in range(len(grid), 0, -1) for axes in combinations(grid, count) if axes != (0,)]
         first = 1 if self.purpose.task == SEGMENTATION else 0

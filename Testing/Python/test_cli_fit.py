@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from MedProtectLib import Profile
@@ -39,6 +40,22 @@ def test_fit_then_protect(source: str, dimension: str, dataset: Path, tmp_path: 
     captured = capsys.readouterr()
     assert json.loads(captured.out)["statistics"]["epsilon"] == pytest.approx(6 / 255)
     assert "public profile" not in captured.err
+
+
+@pytest.mark.parametrize("method", ["lsp", "ar"])
+def test_a_private_pattern_is_nobody_elses(method: str, dataset: Path, tmp_path: Path) -> None:
+    """Methods that learn nothing from the images: without --seed two sites get two patterns, with one or --public the same."""
+
+    def fitted(name: str, *options: str) -> Profile:
+        path = tmp_path / f"{name}.medprotect"
+        assert main(["fit", str(dataset), "--method", method, "--output", str(path), *options]) == 0
+        return Profile.load(path)
+
+    mine, theirs = fitted("mine"), fitted("theirs")
+    assert mine.seed != theirs.seed
+    assert not np.array_equal(mine.tensors["fixed"], theirs.tensors["fixed"])
+    for again, options in (("seed", ("--seed", "5")), ("public", ("--public",))):
+        assert fitted(again, *options).sha256() == fitted(again + "2", *options).sha256()
 
 
 BAD = {
