@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.transforms import Compose
 
-from MedProtectLib.audit import attackers, augmentation, defences
+from MedProtectLib.audit import attackers, augmentation, defences, lattice
 from MedProtectLib.audit.augmentation import Augmentation
 from MedProtectLib.audit.batches import Purifier
 from MedProtectLib.audit.regimes import Knowledge, Regime
@@ -50,6 +50,7 @@ ATTACKERS = {
     "inpaint_regions": Regime(attack=(attackers.inpaint_regions,)),
     "inpaint_contour": Regime(attack=(attackers.inpaint_contour,)),
     "subtract_public": Regime(attack=(attackers.subtract_public,)),
+    "subtract_weave": Regime(attack=(lattice.subtract_weave,)),
     "snap_levels": Regime(attack=(attackers.snap_levels,)),
     "learn_from_pairs": Regime(attack=(attackers.learn_from_pairs,)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from audit_samples import nodule_slices, nodules, pictures
-from MedProtectLib.audit import attackers, defences, restorer
+from MedProtectLib.audit import attackers, defences, lattice, restorer
 from MedProtectLib.audit.attackers import regions_mask
 from MedProtectLib.audit.augmentation import cutout, heavy, nnunet_like
 from MedProtectLib.audit.batches import Batch
@@ -20,6 +21,7 @@ from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import REGIMES, regime_of
 from MedProtectLib.audit.training import train_victim
 from MedProtectLib.errors import UsageError
+from MedProtectLib.fitting.fit import CaseInMemory, FitOptions, fit_in
 from MedProtectLib.methods.base import CONTEXT, Case
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
 from MedProtectLib.regions import grown
@@ -55,7 +57,19 @@ def test_every_regime_trains_a_victim_in_2d(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["augmented", "heavy", "jpeg50", "bilateral", "half_size", "cutout", "ueraser", "learn_from_pairs", "subtract_public"]
+    "name",
+    [
+        "augmented",
+        "heavy",
+        "jpeg50",
+        "bilateral",
+        "half_size",
+        "cutout",
+        "ueraser",
+        "learn_from_pairs",
+        "subtract_public",
+        "subtract_weave",
+    ],
 )
 def test_regimes_train_a_victim_in_3d(name: str) -> None:
     data = few(nodules(), 2)
@@ -305,6 +319,21 @@ def test_subtracting_the_public_profile_takes_most_of_it_away() -> None:
     original = case.image_of(case.volume)
     restored = attackers.subtract_public(knowledge(data))(sample)
     assert np.abs(restored - original).mean() < 0.5 * np.abs(sample.image - original).mean()
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_whoever_knows_weave_finds_its_lattice_and_takes_it_away(dimension: int) -> None:
+    """Our own method, with a lattice that the attacker was not told."""
+    data = few(nodule_slices() if dimension == 2 else nodules())
+    training, bound = data.cases["train"], 8 / 255
+    cases = [CaseInMemory(case.volume, case.labels) for case in training]
+    options = FitOptions("weave", dimension, bound, seed=5)
+    own = Protector(profile=fit_in(Path("unused"), cases, options, "test"), bound=bound)
+    released = [Sample(case, case.image_of(own.protect(case.volume, case.labels).volume).astype(np.float32)) for case in training]
+    attack = lattice.subtract_weave(knowledge(data, released))
+    for clean, sample in zip(data.samples("train"), released, strict=True):
+        restored = outside_is_kept(attack, sample)
+        assert np.abs(restored - clean.image).mean() < 0.35 * np.abs(sample.image - clean.image).mean()
 
 
 def test_a_fixed_perturbation_is_learned_from_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
