@@ -20,25 +20,42 @@ SIGMA = 1.0
 
 
 def subtract_weave(knowledge: Knowledge) -> Attack:
-    """Weave's default knots taken away: origins by correlation over the release, the amplitude of every image by least squares."""
+    """Weave's default knots taken away: origins by correlation over the release, the amplitudes of fine and coarse knots by least squares.
+
+    An image's own equations are added to the mean ones of the release, which decide where a region is too small to tell.
+    """
     data = knowledge.data
     purpose = Purpose(data.dimension, data.task, image_channels=data.channels, classes=data.classes)
-    weave = _found(purpose, [sample for sample in knowledge.released if sample.case.labelled][:LOOKED_AT])
+    samples = [sample for sample in knowledge.released if sample.case.labelled][:LOOKED_AT]
+    both = _found(purpose, samples)
+    coarse = Weave(purpose, both.chosen | {"fine": 0.0}, both.fixed)
+
+    def kinds(sample: Sample) -> np.ndarray:
+        coarse_knots = _knots(coarse, sample)
+        return np.stack([_knots(both, sample) - coarse_knots, coarse_knots])
+
+    common = np.mean([_equations(sample.image, kinds(sample)) for sample in samples], axis=0)
 
     def attack(sample: Sample) -> np.ndarray:
         if not sample.case.labelled:
             return sample.image
-        knots = _knots(weave, sample)
-        present = np.sum(_detail(knots) * knots)
-        amplitude = np.sum(_detail(sample.image) * knots) / present if present > 0 else 0.0
-        return (sample.image - np.clip(amplitude, 0.0, LARGEST_BOUND) * knots).astype(np.float32)
+        here = kinds(sample)
+        equations = _equations(sample.image, here) + common
+        amplitudes = np.linalg.lstsq(equations[:, :-1], equations[:, -1])[0].clip(0.0, LARGEST_BOUND)
+        return (sample.image - np.tensordot(amplitudes, here, 1)).astype(np.float32)
 
     return attack
 
 
+def _equations(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """What the amplitudes of several kinds of knots (kind, c, [k,] j, i) solve: a matrix with its right side, (kind, kind + 1)."""
+    details = np.stack([*map(_detail, kinds), _detail(image)])
+    return kinds.reshape(len(kinds), -1) @ details.reshape(len(details), -1).T
+
+
 def _found(purpose: Purpose, samples: Sequence[Sample]) -> Weave:
-    """Weave with the origin at which every class of every channel correlates best with the images' detail."""
-    parameters = Weave.checked_parameters({})
+    """Weave with the origin at which every class of every channel correlates best with the images' detail, all knots alike."""
+    parameters = Weave.checked_parameters({"fine": 1.0})
     shape = (purpose.outputs, purpose.image_channels)
     origins = np.array(list(product(range(0, int(parameters["period"]), 2), repeat=2)), np.float32)
     details = [_detail(sample.image) for sample in samples]

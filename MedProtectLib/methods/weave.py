@@ -1,7 +1,7 @@
 """Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest.
 
     knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the class's axes) where p_j, p_i mod period < edge, else 0
-    delta(p)   = epsilon w(p) (knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
+    delta(p)   = epsilon w(p) (fine knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
 
 with an origin o_c per class, fixed for a release; the coarse edge is the largest even number that fits between the fine knots, and the
 gap begins at period - coarse edge, so that coarse knots lie in every second gap. In every slice of a class the weight w is 1 for the
@@ -10,12 +10,12 @@ through the slices as threads and change their sign from one to the next, the co
 
 A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low frequencies;
 at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered pattern are the
-plainest feature of all. What is spared between the knots is spent on them: knots of the full bound are so far above anything in an
-unprotected image that a network which has learned them finds next to nothing there, where a texture that fills the structure leaves it
-guessing. Every fine knot looks the same, also in a mirror when the edge is odd (a coarse one changes its sign there), and a period
-that is a power of two puts all of them on the same place of a network's strided cells. They are bright in the first corner, since
-black leaves no room downwards. The fine knots decide as long as an image keeps its pixels; where it is halved, blurred or compressed,
-the coarse ones remain.
+plainest feature of all. What is spared between the knots is spent on them: they are so far above anything in an unprotected image that
+a network which has learned them finds next to nothing there, where a texture that fills the structure leaves it guessing. Fine knots
+need half of the bound for that; coarse ones lie where anatomy is louder and take all of it. Every fine knot looks the same, also in a
+mirror when the edge is odd (a coarse one changes its sign there), and a period that is a power of two puts all of them on the same
+place of a network's strided cells. They are bright in the first corner, since black leaves no room downwards. The fine knots decide as
+long as an image keeps its pixels; where it is halved, blurred or compressed, the coarse ones remain.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """
@@ -55,6 +55,7 @@ class Weave(PatternMethod):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
         "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels"),
+        "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots as a part of that of coarse ones; all of it where none fits between"),
     }
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
@@ -87,14 +88,15 @@ class Weave(PatternMethod):
         places = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
         axes = self._axes(number)
         gap = (places[0], *(place - (period - coarse) for place in places[1:]))
-        return np.broadcast_to(knots(places, period, edge, 1, axes) + knots(gap, 2 * period, coarse, 2, axes), shape)
+        fine = self.chosen["fine"] if coarse > 0 else 1.0
+        return np.broadcast_to(fine * knots(places, period, edge, 1, axes) + knots(gap, 2 * period, coarse, 2, axes), shape)
 
     def cut_out(self, drawn: np.ndarray, here: np.ndarray) -> np.ndarray:
         """In every slice the sign that there is more of is turned down, so that the class keeps its mean."""
         cut = super().cut_out(drawn, here)
         bright, dark = (np.maximum(sign * cut, 0.0).sum(axis=(1, 2), keepdims=True) for sign in (1, -1))
         least = np.minimum(bright, dark)
-        return np.where(cut > 0, least / np.maximum(bright, 1.0), least / np.maximum(dark, 1.0)) * cut
+        return np.where(cut > 0, least / np.where(bright > 0, bright, 1.0), least / np.where(dark > 0, dark, 1.0)) * cut
 
     def _is_background(self, number: int) -> bool:
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image

@@ -132,6 +132,10 @@ PATTERNS: dict[str, Pattern | None] = {
     "dots_coarse": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (32, 16, 4, 8)) * inside,
     "three_dots": lambda inside, rng: lattices(inside, (8, 3, 1, 0), (16, 4, 2, 4), (32, 16, 4, 8)) * inside,
     "two_dots": lambda inside, rng: (dots(inside, 8) + dots(inside, 16, 4, 2, 4)) * inside,
+    "quiet_two": lambda inside, rng: (dots(inside, 8) / 4 + dots(inside, 16, 4, 2, 4)) * inside,
+    "half_quiet_two": lambda inside, rng: (dots(inside, 8) / 2 + dots(inside, 16, 4, 2, 4)) * inside,
+    "quiet_half": lambda inside, rng: (dots(inside, 8) / 4 + dots(inside, 16, 4, 2, 4) + dots(inside, 16, 4, 2, 12)) * inside,
+    "quiet_dense": lambda inside, rng: (dots(inside, 8) / 4 + dots(inside, 8, 4, 2, 4)) * inside,
     "rings8": lambda inside, rng: rings(inside, 8) * inside,
     "dots_rings": lambda inside, rng: (dots(inside, 8, 4) + rings(inside, 8, 4)) * inside,
     "thin_dots": lambda inside, rng: thinned(dots(inside, 8, 4) * inside, 8),
@@ -141,8 +145,10 @@ PATTERNS: dict[str, Pattern | None] = {
 }
 
 
-def at_psnr(pattern: np.ndarray, psnr_db: float, bound: float, step: float, rng: np.random.Generator) -> np.ndarray:
-    """The pattern (whatever scale) at a PSNR, within the bound, in whole steps: rounded up or down by chance, the mean kept."""
+def at_psnr(pattern: np.ndarray, psnr_db: float, bound: float, step: float, rng: np.random.Generator, largest: float = 1.0) -> np.ndarray:
+    """The pattern times a factor of at most ``largest``, at a PSNR, within the bound, in whole steps: rounded up or down by chance, the
+    mean kept.
+    """
     chance, budget = rng.random(pattern.shape), 10 ** (-psnr_db / 10) * pattern.size
 
     def scaled(factor: float) -> np.ndarray:
@@ -150,19 +156,21 @@ def at_psnr(pattern: np.ndarray, psnr_db: float, bound: float, step: float, rng:
         size = np.floor(size / step + chance) * step if step else size
         return np.sign(pattern) * np.minimum(size, bound)
 
-    low, high = 0.0, 1.0
+    low, high = 0.0, largest
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if np.sum(scaled(middle) ** 2) <= budget else (low, middle)
     return scaled(low)
 
 
-def protected(data: AuditData, pattern: Pattern, psnr_db: float, bound: float, seed: int) -> tuple[list[Sample], list[float]]:
+def protected(
+    data: AuditData, pattern: Pattern, psnr_db: float, bound: float, seed: int, largest: float = 1.0
+) -> tuple[list[Sample], list[float]]:
     """The training samples with a pattern, and the PSNR of each in dB."""
     images, reached = {}, []
     for n, sample in enumerate(data.samples("train")):
         rng = np.random.default_rng([seed, n])
-        change = at_psnr(pattern(sample.target > 0, rng), psnr_db, bound, 1 / 255 if data.dimension == 2 else 0.0, rng)
+        change = at_psnr(pattern(sample.target > 0, rng), psnr_db, bound, 1 / 255 if data.dimension == 2 else 0.0, rng, largest)
         if data.dimension == 2:
             change = np.clip(sample.image + change, 0.0, 1.0) - sample.image
         images[sample.case.name] = sample.image + change
@@ -178,6 +186,7 @@ def main() -> None:
     parser.add_argument("--patterns", nargs="+", choices=PATTERNS, default=list(PATTERNS))
     parser.add_argument("--psnr", type=float, default=50.1)
     parser.add_argument("--bound", type=float, default=LARGEST_LEVELS, help="in 1/255")
+    parser.add_argument("--keep-shape", action="store_true", help="quiet parts stay quiet where the PSNR would let them reach the bound")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--regime", default="none")
     parser.add_argument("--victim", default=None, help="default: the data set's")
@@ -187,7 +196,9 @@ def main() -> None:
     data = dataset_of(given.dataset, given.work)
     for name in given.patterns:
         pattern = PATTERNS[name]
-        released, reached = (data.samples("train"), []) if pattern is None else protected(data, pattern, given.psnr, given.bound / 255, 0)
+        largest = given.bound / 255 if given.keep_shape else 1.0
+        made = pattern and protected(data, pattern, given.psnr, given.bound / 255, 0, largest)
+        released, reached = made or (data.samples("train"), [])
         for seed in given.seeds:
             trained = train_victim(data, released, regime_of(given.regime), given.victim, seed, given.steps)
             found = {

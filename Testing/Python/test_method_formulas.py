@@ -19,6 +19,8 @@ from MedProtectLib.methods.voxshield import inter_slice_term
 from MedProtectLib.methods.weave import Weave
 from MedProtectLib.regions import Box
 
+FINE = 0.5
+
 
 def box(*shape: int) -> Box:
     k, j, i = (slice(0, n) for n in shape)
@@ -182,7 +184,7 @@ def test_the_inter_slice_term_has_a_gradient_where_slices_agree() -> None:
 
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> None:
-    purpose, chosen = Purpose(dimension, classes=(1, 2)), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(dimension, classes=(1, 2)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(7)))
     for number, axes in ((1, (1, 2) if dimension == 2 else (0, 1, 2)), (2, (1,) if dimension == 2 else (0, 1))):
         origin = [int(value) for value in weave.fixed[number, 0]]
@@ -190,7 +192,7 @@ def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> N
         for k, j, i in np.ndindex(whole.shape):
             fine = k, (j - origin[0]) % 8, (i - origin[1]) % 8
             coarse = k, (j - origin[0] - 4) % 16, (i - origin[1] - 4) % 16
-            expected = (-1) ** sum(fine[axis] for axis in axes) if max(fine[1:]) < 3 else 0
+            expected = FINE * (-1) ** sum(fine[axis] for axis in axes) if max(fine[1:]) < 3 else 0
             if max(coarse[1:]) < 4:
                 assert expected == 0, "knots must not overlap"
                 expected = (-1) ** sum(coarse[axis] // 2 for axis in axes)
@@ -201,16 +203,16 @@ def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> N
 
 
 def test_a_knot_is_the_same_in_a_mirror() -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     weave = Weave(purpose, chosen, np.zeros((2, 1, 2), np.float32))
     knot = weave.pattern(1, 0, box(1, 3, 3), [])[0]
-    assert np.array_equal(knot, [[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
+    assert np.array_equal(knot / FINE, [[1, -1, 1], [-1, 1, -1], [1, -1, 1]])
     assert np.array_equal(knot, knot[::-1])
     assert np.array_equal(knot, knot.T)
 
 
 def test_halving_keeps_the_coarse_knots_and_no_others() -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     for seed in range(8):
         weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(seed)))
         halved = weave.pattern(1, 0, box(1, 32, 32), [])[0].reshape(16, 2, 16, 2).mean(axis=(1, 3))
@@ -220,7 +222,7 @@ def test_halving_keeps_the_coarse_knots_and_no_others() -> None:
 
 @pytest.mark.parametrize(("dimension", "number"), [(2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (3, 5), (3, 6)])
 def test_a_class_keeps_its_mean_in_every_slice(dimension: int, number: int) -> None:
-    purpose, chosen = Purpose(dimension, classes=tuple(range(1, 7))), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(dimension, classes=tuple(range(1, 7))), {"period": 8.0, "edge": 3.0, "fine": FINE}
     weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(3)))
     drawn = weave.pattern(number, 0, box(5, 40, 41), [])
     here = np.random.default_rng(0).random(drawn.shape) < np.linspace(0.2, 1.0, 41)
@@ -231,16 +233,22 @@ def test_a_class_keeps_its_mean_in_every_slice(dimension: int, number: int) -> N
 
 
 def test_a_slice_with_one_sign_alone_is_left_as_it_is() -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     weave = Weave(purpose, chosen, np.zeros((2, 1, 2), np.float32))
     here = np.zeros((1, 8, 8), bool)
     here[0, 0, 0] = True
     assert not weave.cut_out(weave.pattern(1, 0, box(1, 8, 8), []), here).any()
 
 
+def test_knots_with_nothing_between_them_go_all_the_way() -> None:
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 4.0, "edge": 3.0, "fine": FINE}
+    weave = Weave(purpose, chosen, np.zeros((2, 1, 2), np.float32))
+    assert set(np.unique(weave.pattern(1, 0, box(1, 8, 8), []))) == {-1.0, 0.0, 1.0}
+
+
 @pytest.mark.parametrize("period", range(2, 12))
 def test_an_origin_lies_within_the_period(period: int) -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": float(period), "edge": 2.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": float(period), "edge": 2.0, "fine": FINE}
     fixed = np.concatenate([Weave.draw_fixed(purpose, chosen, np.random.default_rng(seed)) for seed in range(20)])
     assert fixed.min() >= 0
     assert fixed.max() < period
@@ -248,6 +256,6 @@ def test_an_origin_lies_within_the_period(period: int) -> None:
 
 @pytest.mark.parametrize("origin", [-1.0, 8.0, 1e30])
 def test_a_profile_whose_knots_begin_outside_their_period_is_refused(origin: float) -> None:
-    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0}
+    purpose, chosen = Purpose(2, classes=(1,)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     with pytest.raises(ValueError, match="outside their period"):
         Weave(purpose, chosen, np.full((2, 1, 2), origin, np.float32))
