@@ -59,7 +59,7 @@ EFFECTS = {
     "sep": Effect(_BREAST, 0.789, 0.738, 0.631, 2),
     "lsp": Effect(_BUSI, 0.519, 0.427, 0.266, 3),
     "ar": Effect(_BUSI, 0.519, 0.427, 0.169, 3),
-    "weave": Effect(_BUSI, 0.519, 0.427, 0.073, 3),
+    "weave": Effect(_BUSI, 0.519, 0.427, 0.056, 3),
 }
 
 _SMALL_3D = ("standard training on hippocampus, 3D, 50.1 dB", "standard training on lidc_nodules, 3D, 50.1 dB")
