@@ -4,7 +4,7 @@
 
 Every training image has a change of its own, within its dilated labels, the bound and the PSNR. Surrogates are trained one after the
 other from new weights on batches that are augmented as the victim's are; every step also moves the changes of its batch to where the
-surrogate's loss is smaller (``--way -1``) or larger (1), through the augmentation. One JSON line.
+surrogate's loss is smaller, through the augmentation. One JSON line.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Change:
         self.energy = 10 ** (-psnr_db / 10) * sample.image.size
         self.value = torch.from_numpy(start.astype(np.float32))
 
-    def move(self, slope: Tensor, way: float) -> None:
-        """A step of a share of the energy along the slope."""
+    def move(self, slope: Tensor) -> None:
+        """A step of a share of the energy down the slope."""
         slope = torch.where(self.region & slope.isfinite(), slope, 0.0)
-        step = way * STRIDE * self.energy**0.5 * slope / (slope.norm() + 1e-12)
+        step = -STRIDE * self.energy**0.5 * slope / (slope.norm() + 1e-12)
         moved = (self.value + step).clamp(-LARGEST, LARGEST)
         moved = (self.image + moved).clamp(0.0, 1.0) - self.image
         self.value = moved * self.region * min(1.0, (self.energy / max(float(moved.square().sum()), 1e-12)) ** 0.5)
@@ -96,7 +96,7 @@ def surrogate_round(data: AuditData, changes: list[Change], given: argparse.Name
         optimiser.step()
         schedule.step()
         for number, leaf in samples.drawn.items():
-            changes[number].move(leaf.grad, given.way)
+            changes[number].move(leaf.grad)
         losses.append(float(loss.detach()))
     return float(np.mean(losses[-max(1, given.round_steps // 10) :]))
 
@@ -110,7 +110,6 @@ def main() -> None:
     parser.add_argument("--psnr", type=float, default=50.2)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--round-steps", type=int, default=400)
-    parser.add_argument("--way", type=float, default=-1.0)
     parser.add_argument("--regime", default="augmented")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
