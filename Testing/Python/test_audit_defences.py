@@ -321,9 +321,9 @@ def test_subtracting_the_public_profile_takes_most_of_it_away() -> None:
     assert np.abs(restored - original).mean() < 0.5 * np.abs(sample.image - original).mean()
 
 
-@pytest.mark.parametrize("dimension", [2, 3])
-def test_whoever_knows_weave_finds_its_lattice_and_takes_it_away(dimension: int) -> None:
-    """Our own method, with a lattice that the attacker was not told."""
+@pytest.mark.parametrize(("dimension", "most_left"), [(2, 0.5), (3, 0.2)])
+def test_whoever_knows_weave_finds_its_lattice_and_takes_it_away(dimension: int, most_left: float) -> None:
+    """Our own method, with a lattice that the attacker was not told. In a slice of a nodule few coarse knots tell how loud they are."""
     data = few(nodule_slices() if dimension == 2 else nodules())
     training, bound = data.cases["train"], 8 / 255
     cases = [CaseInMemory(case.volume, case.labels) for case in training]
@@ -335,7 +335,7 @@ def test_whoever_knows_weave_finds_its_lattice_and_takes_it_away(dimension: int)
     for clean, sample in zip(data.samples("train"), released, strict=True):
         left += np.abs(outside_is_kept(attack, sample) - clean.image).sum()
         written += np.abs(sample.image - clean.image).sum()
-    assert left < 0.5 * written
+    assert left < most_left * written
 
 
 def test_a_fixed_perturbation_is_learned_from_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
