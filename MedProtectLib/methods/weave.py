@@ -1,12 +1,13 @@
 """Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest.
 
-    knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the class's axes) where p_j, p_i mod period < edge, else 0
+    knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the axes) where p_j, p_i mod period < edge, else 0
     delta(p)   = epsilon w(p) (fine knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
 
 with an origin o_c per class, fixed for a release; the coarse edge is the largest even number that fits between the fine knots, and the
 gap begins at period - coarse edge, so that coarse knots lie in every second gap. In every slice of a class the weight w is 1 for the
 sign of which there is less and turns the other down until both cancel: no structure becomes brighter or darker. In volumes the knots run
-through the slices as threads and change their sign from one to the next, the coarse ones from every second.
+through the slices as threads and change their sign from one to the next, the coarse ones from every second. They alternate along every
+axis; only where whole images are classified, the classes differ in their axes, since nothing else there tells one from another.
 
 A network learns first what stands out most from its surroundings in the band where it lies. Anatomy has its energy in low frequencies;
 at the corner of the spectrum an ultrasound image of 256 pixels keeps 1.3/255, so that a few grey levels of a chequered pattern are the
@@ -102,8 +103,9 @@ class Weave(PatternMethod):
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image
 
     def _axes(self, number: int) -> tuple[int, ...]:
-        """The axes along which a class's knots alternate, one in the slice at least: all for the first class, then every smaller choice."""
+        """The axes along which a class's knots alternate: all, but to classify images every smaller choice with one in the slice as well."""
         grid = (1, 2) if self.planar else (0, 1, 2)
+        if self.purpose.task == SEGMENTATION:
+            return grid
         choices = [axes for count in range(len(grid), 0, -1) for axes in combinations(grid, count) if axes != (0,)]
-        first = 1 if self.purpose.task == SEGMENTATION else 0
-        return choices[(number - first) % len(choices)]
+        return choices[number % len(choices)]

@@ -3,8 +3,8 @@
     python Testing/Benchmarks/research_leverage.py hippocampus --work ../audit_work --psnr 50.1 --ages 50 100 200 400
 
 For victims of several ages: their loss on clean training cases, and after white-box gradient steps that make it as small or as
-large as they can within the labels' dilated region, the bound of 8/255 and the PSNR. What moves here by little can neither teach a
-victim a shortcut nor hide the anatomy from it, whichever method draws the perturbation. One JSON line an age.
+large as they can within the labels' dilated region, the bound of 8/255 and the PSNR. Where little moves, no perturbation hides the
+anatomy from these weights; what a victim goes on to learn is another matter (Research.md, section 18). One JSON line an age.
 """
 
 from __future__ import annotations

@@ -186,7 +186,8 @@ def test_the_inter_slice_term_has_a_gradient_where_slices_agree() -> None:
 def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> None:
     purpose, chosen = Purpose(dimension, classes=(1, 2)), {"period": 8.0, "edge": 3.0, "fine": FINE}
     weave = Weave(purpose, chosen, Weave.draw_fixed(purpose, chosen, np.random.default_rng(7)))
-    for number, axes in ((1, (1, 2) if dimension == 2 else (0, 1, 2)), (2, (1,) if dimension == 2 else (0, 1))):
+    axes = (1, 2) if dimension == 2 else (0, 1, 2)
+    for number in (1, 2):
         origin = [int(value) for value in weave.fixed[number, 0]]
         whole = weave.pattern(number, 0, box(4, 20, 24), [])
         for k, j, i in np.ndindex(whole.shape):
@@ -200,6 +201,16 @@ def test_knots_follow_their_formula_and_begin_at_the_volume(dimension: int) -> N
         part: Box = (slice(1, 3), slice(5, 20), slice(3, 17))
         assert np.array_equal(weave.pattern(number, 0, part, []), whole[part])
     assert not weave.pattern(0, 0, box(2, 20, 20), []).any()
+
+
+def test_knots_tell_the_classes_of_whole_images_apart_by_their_axes() -> None:
+    chosen = {"period": 8.0, "edge": 3.0, "fine": FINE}
+    for dimension, choices in ((2, [(1, 2), (1,), (2,), (1, 2)]), (3, [(0, 1, 2), (0, 1), (0, 2), (1, 2)])):
+        purpose = Purpose(dimension, "classification", classes=("a", "b", "c", "d"))
+        weave = Weave(purpose, chosen, np.zeros((4, 1, 2), np.float32))
+        for number, axes in enumerate(choices):
+            parity = np.indices((3, 3, 3))[list(axes)].sum(axis=0)
+            assert np.array_equal(weave.pattern(number, 0, box(3, 3, 3), []), FINE * (-1.0) ** parity)
 
 
 def test_a_knot_is_the_same_in_a_mirror() -> None:
