@@ -39,7 +39,7 @@ def unet(shape: Shape) -> nn.Module:
 
 
 def dynunet(shape: Shape) -> nn.Module:
-    """The network of nnU-Net, which has a level at full resolution; three times as slow as ``unet``."""
+    """The network of nnU-Net, which has a level at full resolution; several times as slow as ``unet``."""
     kernels, strides = (3,) * len(LEVELS), (1, *STRIDES)
     return DynUNet(
         shape.dimension, shape.channels, shape.outputs, kernels, strides, STRIDES, filters=_channels(shape), norm_name="instance"

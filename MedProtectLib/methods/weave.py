@@ -103,7 +103,7 @@ class Weave(PatternMethod):
         return number == 0 and self.purpose.task == SEGMENTATION and not self.whole_image
 
     def _axes(self, number: int) -> tuple[int, ...]:
-        """The axes along which a class's knots alternate: all, but to classify images every smaller choice with one in the slice as well."""
+        """The axes along which a class's knots alternate: all, but for whole images also every smaller choice with one in the slice."""
         grid = (1, 2) if self.planar else (0, 1, 2)
         if self.purpose.task == SEGMENTATION:
             return grid
