@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,25 +191,29 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--regime", default="none")
     parser.add_argument("--victim", default=None, help="default: the data set's")
+    parser.add_argument("--width", type=int, default=None, help="channels of the victim's first level; default: the data set's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = dataset_of(given.dataset, given.work)
+    setting = replace(data.setting, steps=given.steps or data.setting.steps, width=given.width or data.setting.width)
+    data = replace(data, setting=setting)
     for name in given.patterns:
         pattern = PATTERNS[name]
         largest = given.bound / 255 if given.keep_shape else 1.0
         made = pattern and protected(data, pattern, given.psnr, given.bound / 255, 0, largest)
         released, reached = made or (data.samples("train"), [])
         for seed in given.seeds:
-            trained = train_victim(data, released, regime_of(given.regime), given.victim, seed, given.steps)
+            trained = train_victim(data, released, regime_of(given.regime), given.victim, seed)
             found = {
                 "dataset": given.dataset,
                 "pattern": name,
                 "regime": given.regime,
-                "victim": given.victim or data.setting.victim,
+                "victim": given.victim or setting.victim,
+                "width": setting.width,
                 "seed": seed,
                 "bound": given.bound,
-                "steps": given.steps or data.setting.steps,
+                "steps": setting.steps,
             }
             found["psnr_db"] = round(float(np.mean(reached)), 2) if reached else None
             for when, predictor in (("dsc", trained.last), ("dsc_best_epoch", trained.best)):
