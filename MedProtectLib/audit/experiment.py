@@ -22,6 +22,7 @@ from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, void_reason
 from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
 from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
+from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Progress, Report, ignore
@@ -175,6 +176,7 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "release_sha256": release.sha256,
         "medprotect": __version__,
         "torch": torch.__version__,
+        "device": str(process_device()),
     }
     own = [row] if run.method in (CLEAN, "noise") else []
     row["void_reason"] = void_reason([*own, *(twin for twin in twins.values() if twin["method"] != CLEAN_PART)])

@@ -26,6 +26,7 @@ import torch
 
 from MedProtectLib.audit.data import TEST, VALIDATION, AuditData, Sample
 from MedProtectLib.audit.training import EVALUATIONS, Trained
+from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.methods.base import SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
@@ -158,6 +159,7 @@ def work(folder: Path) -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    device = process_device()
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     random.seed(task["seed"])
     np.random.seed(task["seed"])  # noqa: NPY002 (nnU-Net draws from the global generator)
@@ -169,7 +171,7 @@ def work(folder: Path) -> None:
     os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112 (augments in this process; planning needs a number above 0)
     done = folder / "preprocessed" / DATASET
     (done / "splits_final.json").write_text(json.dumps([{part: task[part] for part in ("train", "val")}]), encoding="utf-8")
-    trainer = get_trainer_from_args("1", task["configuration"], 0, device=torch.device("cpu"))
+    trainer = get_trainer_from_args("1", task["configuration"], 0, device=device)
     trainer.num_epochs, trainer.num_iterations_per_epoch = task["epochs"], task["iterations"]
     trainer.num_val_iterations_per_epoch = max(1, task["iterations"] // 5)
     trainer.run_training()
@@ -177,7 +179,7 @@ def work(folder: Path) -> None:
     curve = {"dsc": [float(value) for value in dsc], "loss": float(losses[-1])}
     (folder / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
     for which, checkpoint in (("last", "checkpoint_final.pth"), ("best", "checkpoint_best.pth")):
-        predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=device, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(Path(trainer.output_folder).parent), (0,), checkpoint)
         (folder / which).mkdir()
         predictor.predict_from_files_sequential(str(folder / "test"), str(folder / which))

@@ -10,6 +10,8 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from MedProtectLib.device import placed, process_device
+
 DEPTH, CHANNELS, SMOOTHING = 5, 24, 5
 BATCH, STEPS, RATE = 8, 800, 2e-3
 EDGE = {2: 48, 3: 24}
@@ -44,7 +46,7 @@ def fit_restorer(draw: DrawPatch, dimension: int, inputs: int, outputs: int, see
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Restorer(dimension, inputs, outputs, scale)
+        network = placed(_Restorer(dimension, inputs, outputs, scale), process_device())
     optimiser = torch.optim.Adam(network.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, STEPS, 1.0)
     for step in range(STEPS):

@@ -18,6 +18,7 @@ from MedProtectLib.audit.data import VALIDATION, AuditData, Sample
 from MedProtectLib.audit.regimes import Knowledge, Loss, Regime
 from MedProtectLib.audit.scoring import Scores, score_predictions
 from MedProtectLib.audit.victims import Shape, victim_for
+from MedProtectLib.device import placed, process_device
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Report, Stage, ignore
 
@@ -88,7 +89,7 @@ def train_victim(
         released: training samples, protected or not.
         regime: how it trains; plainly when None.
         victim: its name; the setting's when None.
-        seed: of weights, batches and augmentation; the same seed gives the same victim on one number of threads.
+        seed: of weights, batches and augmentation; the same seed gives the same victim on one number of threads, on a GPU nearly.
         steps: the setting's when None.
         public: another clean data set, for the regimes that need one.
         report: told the progress.
@@ -143,12 +144,12 @@ def train_victim(
 
 
 def fresh_victim(data: AuditData, victim: str, seed: int) -> nn.Module:
-    """The victim's network with the weights of a seed."""
+    """The victim's network with the weights of a seed, on the process's GPU where there is one; images and logits are on the CPU."""
     shape = Shape(data.dimension, data.channels, data.outputs, data.setting.size, data.setting.width)
     built = victim_for(victim, data.task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return built.build(shape)
+        return placed(built.build(shape), process_device())
 
 
 def loss_for(data: AuditData) -> Loss:

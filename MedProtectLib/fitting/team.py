@@ -77,11 +77,6 @@ class Team:
         return float(value) / self.size
 
 
-def fitting_device() -> torch.device:
-    """The process's GPU where there is one, else the CPU."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """The batch where the networks are."""
     return Batch(*(part.to(device) for part in batch))

@@ -61,9 +61,9 @@ class Training:
         """Where the networks are trained."""
         import torch
 
-        from MedProtectLib.fitting.team import fitting_device
+        from MedProtectLib.device import process_device
 
-        return torch.device("cpu") if self.on_cpu else fitting_device()
+        return torch.device("cpu") if self.on_cpu else process_device()
 
     @property
     def checkpoint(self) -> Path:
