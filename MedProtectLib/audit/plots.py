@@ -65,7 +65,7 @@ def overview(groups: Sequence[Group]) -> bytes:
         if any(line.score is not None and line.share == 1.0 and line.method != CLEAN for line in group.lines):
             panels.setdefault(f"{group.dataset}, {group.victim}", []).append(group)
     heights = [ROW * len(members) + AROUND_ROWS for members in panels.values()] or [AROUND_ROWS]
-    figure = Figure((WIDE, sum(heights) + 0.4), dpi=DPI)
+    figure = Figure((WIDE, sum(heights)), dpi=DPI)
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
     methods = _methods(groups)
     for axis, (title, members) in zip(axes, panels.items(), strict=False):
@@ -132,7 +132,7 @@ def _widen(axis: Axes, psnr: Sequence[float]) -> None:
 def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     columns = min(3, panels)
     rows = -(-panels // columns)
-    figure = Figure((PANEL[0] * columns, PANEL[1] * rows + 0.4), dpi=DPI)
+    figure = Figure((PANEL[0] * columns, PANEL[1] * rows), dpi=DPI)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in grid[panels:]:
         axis.set_visible(False)
@@ -158,11 +158,13 @@ def _bare(axis: Axes) -> None:
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Below the panels, which keep their height: the figure grows."""
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     width, height = figure.get_size_inches()
     columns = max(1, int(width // LEGEND_ENTRY))
-    lines = -(-len(named) // columns)
-    figure.tight_layout(rect=(0, (lines * LEGEND_LINE + 0.1) / height, 1, 1))
+    below = -(-len(named) // columns) * LEGEND_LINE + 0.1
+    figure.set_size_inches(width, height + below)
+    figure.tight_layout(rect=(0, below / (height + below), 1, 1))
     figure.legend(named.values(), named.keys(), loc="lower center", ncols=min(columns, len(named)), fontsize=8, frameon=False)
 
 
