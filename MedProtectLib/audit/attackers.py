@@ -12,8 +12,8 @@ from MedProtectLib.audit.data import Sample
 from MedProtectLib.audit.regimes import Attack, Knowledge
 from MedProtectLib.audit.restorer import EDGE, cut_around, fit_restorer
 from MedProtectLib.errors import UsageError
-from MedProtectLib.methods.base import CONTEXT, Case
-from MedProtectLib.profile import shipped_profile
+from MedProtectLib.methods.base import CONTEXT, Case, Method
+from MedProtectLib.profile import Profile, shipped_profile
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
 from MedProtectLib.regions import HALF_WIDTH, Regions, find_regions, grown
 from MedProtectLib.window import choose_windows
@@ -89,14 +89,24 @@ def snap_levels(knowledge: Knowledge) -> Attack:
     return partial(_in_regions, snapped)
 
 
-def subtract_public(knowledge: Knowledge) -> Attack:
-    """What the profile that is shipped with the tool would add, taken away."""
-    dimension = knowledge.data.dimension
+def public_profile(knowledge: Knowledge) -> tuple[Profile, Method]:
+    """The profile that is shipped with the tool for such data, and its method.
+
+    Raises:
+        UsageError: there is none for the data's dimension and task.
+    """
+    dimension, task = knowledge.data.dimension, knowledge.data.task
     if shipped_profile("umed", dimension) is None:
         raise UsageError(f"no profile is shipped for {dimension}D, so there is nothing to subtract.")
     profile, method = Protector("umed").fitted(dimension)
-    if method.purpose.task != knowledge.data.task:
+    if method.purpose.task != task:
         raise UsageError(f"the shipped profile is for {method.purpose.task}; regime 'subtract_public' is for such data only.")
+    return profile, method
+
+
+def subtract_public(knowledge: Knowledge) -> Attack:
+    """What the profile that is shipped with the tool would add, taken away."""
+    profile, method = public_profile(knowledge)
 
     def attack(sample: Sample) -> np.ndarray:
         if not sample.case.labelled:
@@ -139,7 +149,7 @@ def learn_from_pairs(knowledge: Knowledge) -> Attack:
         both = cut_around(np.concatenate([given[n], changes[n]]), centre, EDGE[dimension])
         return both[:-channels], both[-channels:]
 
-    say = fit_restorer(draw, dimension, channels + outputs, channels, knowledge.seed, size)
+    say = fit_restorer(draw, dimension, channels + outputs, channels, knowledge.seed, size, "learn the change", knowledge.report)
 
     def attack(sample: Sample) -> np.ndarray:
         if not sample.case.labelled:

@@ -102,7 +102,9 @@ def denoiser(knowledge: Knowledge) -> Purifier:
         noise = (rng.uniform(0, LARGEST_NOISE) * coarse).astype(np.float32)
         return patch + noise, noise
 
-    restore = fit_restorer(draw, public.dimension, public.channels, public.channels, knowledge.seed, LARGEST_NOISE)
+    restore = fit_restorer(
+        draw, public.dimension, public.channels, public.channels, knowledge.seed, LARGEST_NOISE, "train the denoiser", knowledge.report
+    )
     return lambda image: image - restore(image)
 
 
@@ -148,7 +150,14 @@ def _loss_of_each(logits: Tensor, targets: Tensor, loss_of: Loss) -> Tensor:
 def warm_start(network: nn.Module, knowledge: Knowledge) -> None:
     """Begin with the weights of the same victim trained on public clean data; layers of other shapes stay fresh."""
     public = public_like(knowledge)
-    trained = train_victim(public, public.samples(TRAIN), victim=knowledge.victim, seed=knowledge.seed).network.state_dict()
+    trained = train_victim(
+        public,
+        public.samples(TRAIN),
+        victim=knowledge.victim,
+        seed=knowledge.seed,
+        steps=knowledge.steps,
+        report=lambda progress: knowledge.report(replace(progress, stage="train on public data")),
+    ).network.state_dict()
     own = network.state_dict()
     network.load_state_dict({name: trained[name] if trained[name].shape == value.shape else value for name, value in own.items()})
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from MedProtectLib.audit.data import TEST, TRAIN, VALIDATION, AuditData, Sample
+from MedProtectLib.audit.data import SPLITS, TEST, TRAIN, VALIDATION, AuditData, Sample
+from MedProtectLib.audit.defences import public_like
 from MedProtectLib.audit.nnunet import NNUNET, check_nnunet, train_nnunet
+from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import regime_of
-from MedProtectLib.audit.releases import CLEAN, Release, Releases, check_method
+from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Release, Releases, check_method
 from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, void_reason
 from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
 from MedProtectLib.audit.training import score, train_victim
@@ -50,7 +52,9 @@ class Experiment:
         return self.releases.data
 
     def check(self) -> None:
-        """Raises UsageError for a name, a number or a combination that there is not, before anything is trained.
+        """Raises UsageError for a name, a number or a combination that there is not, before anything is trained; MedProtectError for
+        lists without a label.
+
 
         The bound and the PSNR target are checked by the protector that they are for.
         """
@@ -63,11 +67,17 @@ class Experiment:
             else:
                 victim_for(victim, self.data.task)
         for regime in self.regimes:
-            if regime_of(regime).needs_public and self.public is None:
-                raise UsageError(f"regime '{regime}' needs public clean data. Give another data set with --public.")
+            for require in regime_of(regime).requires:
+                require(Knowledge(self.data, (), self.public, self.data.setting.victim, 0))
+        cases = len(self.data.cases[TRAIN])
         for share in self.shares:
-            if not 0 < share <= 1:
-                raise UsageError(f"share {share:g}: give the protected part of the training cases, above 0 and up to 1.")
+            if not (share == 1 or 1 <= round(share * cases) < cases):
+                raise UsageError(
+                    f"share {share:g} of {cases} training cases: give 1, or a part that leaves at least one case protected and one clean."
+                )
+        for split in SPLITS:
+            if not any(case.labelled for case in self.data.cases[split]):
+                raise MedProtectError(f"none of the {len(self.data.cases[split])} cases in '{split}' has a label: nothing can be scored.")
         for option, steps in (("--steps", self.steps), ("--fit-steps", self.releases.fit_steps)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{option} {steps}: give at least 1.")
@@ -106,10 +116,11 @@ def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignor
     """Do the runs that the file does not hold yet and yield their rows, each after it is on disk.
 
     Raises:
-        UsageError: as :meth:`Experiment.check`. MedProtectError: rows of other data in the file, cases that cannot be used.
+        UsageError: as :meth:`Experiment.check`. MedProtectError: rows of other data, files or settings in the file, cases that cannot
+            be used.
     """
     experiment.check()
-    _check_same(experiment, rows)
+    _check_same(experiment, rows, report)
     open_runs = [run for run in experiment.runs if run not in rows]
     meter = _Meter(sum(run.steps for run in open_runs), report)
     test = experiment.data.samples(TEST)
@@ -128,21 +139,39 @@ def _circumstances(experiment: Experiment) -> dict[str, Any]:
     return {"data_sha256": data.sha256, "setting": setting, "fit_steps": releases.fit_steps, "fit_seed": releases.fit_seed}
 
 
-def _check_same(experiment: Experiment, rows: RowFile) -> None:
+def _public(run: Run, experiment: Experiment) -> dict[str, str]:
+    """Names the public data of a run that uses them."""
+    uses = experiment.public is not None and public_like in regime_of(run.regime).requires
+    return {"public_sha256": experiment.public.sha256} if uses and experiment.public else {}
+
+
+def _check_same(experiment: Experiment, rows: RowFile, report: Report) -> None:
+    """Rows of the data set that were made otherwise, with other public data or from other files do not mix with those of now."""
     now = _circumstances(experiment)
-    for run in experiment.runs:
-        then = rows.rows.get(run.key, now)
-        different = [name for name, value in now.items() if then.get(name) != value]
-        if different:
-            raise MedProtectError(
-                f"{rows.path}: the row {run.key} was made with another {different[0]}. Use another output for this audit."
-            )
+    for row in rows.rows.values():
+        if row["dataset"] == experiment.data.name:
+            _check_equal(rows, row, {name: (row.get(name), value) for name, value in now.items()})
+    finished = [run for run in experiment.runs if run in rows]
+    for run in finished:
+        public = _public(run, experiment)
+        _check_equal(rows, rows[run], {name: (rows[run].get(name, value), value) for name, value in public.items()})
+    for method in {run.method for run in finished if run.method.startswith((PROFILE, RELEASED))}:
+        given = experiment.releases.of(method, report).sha256
+        for run in finished:
+            if run.method == method:
+                _check_equal(rows, rows[run], {"release_sha256": (rows[run].get("release_sha256"), given)})
+
+
+def _check_equal(rows: RowFile, row: Row, values: Mapping[str, tuple[object, object]]) -> None:
+    different = [name for name, (then, now) in values.items() if then != now]
+    if different:
+        raise MedProtectError(f"{rows.path}: the row {row['key']} was made with another {different[0]}. Use another output for this audit.")
 
 
 def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Sample], rows: RowFile, meter: _Meter) -> Row:
     data, began = experiment.data, time.monotonic()
     samples, protected = training_samples(data, release, run)
-    report = meter.within(run.key)
+    report = meter.within(run)
     if run.victim == NNUNET:
         trained = train_nnunet(data, samples, run.seed, run.steps, report)
     else:
@@ -173,6 +202,7 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "training_cases": len(samples),
         "test_cases": [sample.case.name for sample in test],
         **_circumstances(experiment),
+        **_public(run, experiment),
         "release_sha256": release.sha256,
         "medprotect": __version__,
         "torch": torch.__version__,
@@ -268,13 +298,18 @@ class _Meter:
         """What comes between the runs, such as a fit, is shown as it is."""
         self.report(progress)
 
-    def within(self, key: str) -> Report:
+    def within(self, run: Run) -> Report:
+        """Counts the steps of the run's victim; what is trained before it is shown as it is."""
         began = time.monotonic()
 
         def at(progress: Progress) -> None:
+            nonlocal began
+            if progress.stage != f"train {run.victim}":
+                began = time.monotonic()
+                return self.aside(progress)
             pace = (self.seconds + time.monotonic() - began) / (self.trained + progress.done)
             done = self.done + progress.done
-            self.report(Progress("audit", done, self.total, pace * (self.total - done), f"{key} {progress.note}"))
+            self.report(Progress("audit", done, self.total, pace * (self.total - done), f"{run.key} {progress.note}"))
             if progress.done == progress.total:
                 self.seconds += time.monotonic() - began
                 self.trained += progress.total

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from MedProtectLib.audit.augmentation import Augmentation
 from MedProtectLib.audit.batches import Batch, Purifier
 from MedProtectLib.audit.data import AuditData, Sample
+from MedProtectLib.progress import Report, ignore
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Strategy = Callable[[nn.Module, Batch, Loss, np.random.Generator], Tensor]
@@ -23,7 +24,8 @@ class Knowledge:
     """What whoever trains the victim has besides the release: public clean data, a few clean originals, the tool itself.
 
     ``data`` gives the labels of the release and, through ``leaked``, the originals of a few of its cases. ``public`` is another
-    clean data set, None where there is none.
+    clean data set, None where there is none. ``steps``: those of the victim, the setting's when None; ``report``: told what is
+    trained before it.
     """
 
     data: AuditData = field(repr=False)
@@ -31,6 +33,8 @@ class Knowledge:
     public: AuditData | None
     victim: str
     seed: int
+    steps: int | None = None
+    report: Report = field(default=ignore, repr=False)
 
     def leaked(self, count: int) -> list[tuple[Sample, Sample]]:
         """(original, released) of the first ``count`` released cases."""
@@ -42,6 +46,7 @@ class Knowledge:
 class Regime:
     """``purify``: done to every image, in training and in use. ``attack``: done to the training images, whose labels are known.
     ``augment``: a MONAI transform of patches. ``strategy``: how a step finds its loss. ``start``: where the weights begin.
+    ``requires``: what must be there; each raises UsageError where it is not.
     """
 
     name: str = "none"
@@ -50,4 +55,4 @@ class Regime:
     augment: Augmentation | None = None
     strategy: Strategy | None = None
     start: Start | None = None
-    needs_public: bool = False
+    requires: tuple[Callable[[Knowledge], object], ...] = ()

@@ -37,19 +37,19 @@ DEFENCES = {
     "bilateral": Regime(purify=_always(defences.bilateral)),
     "bits4": Regime(purify=_always(defences.bit_depth, bits=4)),
     "half_size": Regime(purify=_always(defences.half_size)),
-    "denoiser": Regime(purify=(defences.denoiser,), needs_public=True),
+    "denoiser": Regime(purify=(defences.denoiser,), requires=(defences.public_like,)),
     "cutout": Regime(augment=augmentation.cutout),
     "mixup": Regime(strategy=defences.mixup),
     "adversarial2": Regime(strategy=defences.adversarial(2 / 255)),
     "adversarial4": Regime(strategy=defences.adversarial(4 / 255)),
     "ueraser": Regime(strategy=defences.ueraser),
-    "warm_start": Regime(start=defences.warm_start, needs_public=True),
+    "warm_start": Regime(start=defences.warm_start, requires=(defences.public_like,)),
 }
 ATTACKERS = {
     "blur_regions": Regime(attack=(attackers.blur_regions,)),
     "inpaint_regions": Regime(attack=(attackers.inpaint_regions,)),
     "inpaint_contour": Regime(attack=(attackers.inpaint_contour,)),
-    "subtract_public": Regime(attack=(attackers.subtract_public,)),
+    "subtract_public": Regime(attack=(attackers.subtract_public,), requires=(attackers.public_profile,)),
     "subtract_weave": Regime(attack=(lattice.subtract_weave,)),
     "snap_levels": Regime(attack=(attackers.snap_levels,)),
     "learn_from_pairs": Regime(attack=(attackers.learn_from_pairs,)),
@@ -79,7 +79,7 @@ def regime_of(name: str) -> Regime:
         augment=_composed(augmentations) if augmentations else None,
         strategy=strategies[0] if strategies else None,
         start=starts[0] if starts else None,
-        needs_public=any(p.needs_public for p in parts),
+        requires=tuple(dict.fromkeys(require for p in parts for require in p.requires)),
     )
 
 

@@ -11,6 +11,7 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
 from MedProtectLib.device import placed, process_device
+from MedProtectLib.progress import Report, Stage, ignore
 
 DEPTH, CHANNELS, SMOOTHING = 5, 24, 5
 BATCH, STEPS, RATE = 8, 800, 2e-3
@@ -38,12 +39,15 @@ class _Restorer(nn.Module):
         return said
 
 
-def fit_restorer(draw: DrawPatch, dimension: int, inputs: int, outputs: int, seed: int, scale: float) -> Restorer:
+def fit_restorer(
+    draw: DrawPatch, dimension: int, inputs: int, outputs: int, seed: int, scale: float, stage: str, report: Report = ignore
+) -> Restorer:
     """Train the network to say the second patch of ``draw`` (output, [k,] j, i) from the first (input, [k,] j, i).
 
     The first ``outputs`` channels of the input are the image. ``scale``: the size of what is to be said, so that the network
     works in numbers near 1. Returns a function of whole images.
     """
+    progress = Stage(stage, STEPS, report)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = placed(_Restorer(dimension, inputs, outputs, scale), process_device())
@@ -57,6 +61,7 @@ def fit_restorer(draw: DrawPatch, dimension: int, inputs: int, outputs: int, see
         loss.backward()
         optimiser.step()
         schedule.step()
+        progress.at(step + 1)
 
     @torch.no_grad()
     def restore(image: np.ndarray) -> np.ndarray:

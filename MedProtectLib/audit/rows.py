@@ -21,6 +21,7 @@ from MedProtectLib.errors import MedProtectError
 
 PLATEAU, EARLY, LEARNED = 0.95, 0.6, 0.1
 CLEAN_PART = "clean_part"
+FIRST = b'{"key"'
 
 Row = dict[str, Any]
 
@@ -98,7 +99,7 @@ class RowFile:
     """Rows on disk, one JSON line each, in the order in which they were finished. Several processes may append to one file.
 
     Raises:
-        MedProtectError: the file is no file of rows.
+        MedProtectError: the file is no file of rows, or the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +119,9 @@ class RowFile:
         try:
             size = os.fstat(file).st_size
             torn = size > 0 and _last_byte(self.path) != b"\n"
-            os.write(file, (("\n" if torn else "") + json.dumps(row) + "\n").encode())
+            line = (("\n" if torn else "") + json.dumps(row) + "\n").encode()
+            if os.write(file, line) < len(line):
+                raise MedProtectError(f"{self.path}: a row could not be written whole. Make room on the disk and go on with --resume.")
             os.fsync(file)
         finally:
             os.close(file)
@@ -141,7 +144,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             row = None
         if isinstance(row, dict) and "key" in row:
             yield row
-        elif line.strip() and number == 0:
+        elif number == 0 and line[: len(FIRST)] != FIRST[: len(line)]:
             raise MedProtectError(f"{path}: not a file of audit rows. Choose another file.")
 
 

@@ -99,7 +99,7 @@ def train_victim(
     """
     regime, setting = regime or Regime(), data.setting
     victim, steps = victim or setting.victim, steps or setting.steps
-    knowledge = Knowledge(data, released, public, victim, seed)
+    knowledge = Knowledge(data, released, public, victim, seed, steps, report)
     network = fresh_victim(data, victim, seed)
     if regime.start is not None:
         regime.start(network, knowledge)

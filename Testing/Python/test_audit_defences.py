@@ -23,6 +23,7 @@ from MedProtectLib.audit.training import train_victim
 from MedProtectLib.errors import UsageError
 from MedProtectLib.fitting.fit import CaseInMemory, FitOptions, fit_in
 from MedProtectLib.methods.base import CONTEXT, Case
+from MedProtectLib.progress import Progress
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
 from MedProtectLib.regions import grown
 from MedProtectLib.window import choose_windows
@@ -122,7 +123,7 @@ def test_a_restorer_learns_what_to_take_away(monkeypatch: pytest.MonkeyPatch) ->
         noise = rng.choice([-8 / 255, 8 / 255], ramp.shape).astype(np.float32)
         return ramp + noise, noise
 
-    restore = restorer.fit_restorer(draw, 2, 1, 1, 0, 8 / 255)
+    restore = restorer.fit_restorer(draw, 2, 1, 1, 0, 8 / 255, "learn")
     assert np.abs(restore(SMOOTH + NOISE) - NOISE).mean() < 0.5 * np.abs(NOISE).mean()
 
 
@@ -254,6 +255,21 @@ def test_warm_start_brings_weights_trained_on_public_data() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     defences.warm_start(network, knowledge(data, public=few(nodules(), 2)))
     assert any(not torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("regime", "stage", "count"), [("warm_start", "train on public data", 3), ("denoiser", "train the denoiser", 5)])
+def test_what_is_trained_before_the_victim_shows_its_own_progress(
+    regime: str, stage: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restorer, "STEPS", 5)
+    data = few(nodule_slices(), 4)
+    data = replace(data, setting=replace(data.setting, batch=2, width=4))
+    told: list[Progress] = []
+    train_victim(data, data.samples("train"), regime_of(regime), steps=3, public=few(nodules(), 2), report=told.append)
+    assert [(p.stage, p.done, p.total) for p in told] == [
+        *((stage, done, count) for done in range(1, count + 1)),
+        *((f"train {data.setting.victim}", done, 3) for done in range(1, 4)),
+    ]
 
 
 def test_regimes_that_need_public_data_say_so() -> None:

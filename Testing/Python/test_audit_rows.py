@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit_samples import nodule_slices, nodules
+from audit_samples import nodule_slices, nodules, pictures
 from MedProtectLib import Protector, read_volume
 from MedProtectLib.audit import experiment as running
 from MedProtectLib.audit.data import TRAIN, load_dataset
@@ -183,9 +184,25 @@ def test_rows_survive_a_torn_line(tmp_path: Path) -> None:
     assert list(again.rows) == ["a"]
     again.append({"key": "c"})
     assert [row["key"] for row in read_rows(file.path)] == ["a", "c"]
+    file.path.write_bytes(b'{"ke')
+    first = RowFile(file.path)
+    assert first.rows == {}
+    first.append({"key": "d"})
+    assert [row["key"] for row in read_rows(file.path)] == ["d"]
     (tmp_path / "other.txt").write_text("not rows\n")
     with pytest.raises(MedProtectError, match="not a file of audit rows"):
         RowFile(tmp_path / "other.txt")
+
+
+def test_a_row_that_the_disk_does_not_take_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RowFile(tmp_path / "rows.jsonl")
+    file.append({"key": "a"})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda to, line: write(to, line[:5]))
+    with pytest.raises(MedProtectError, match="could not be written whole"):
+        file.append({"key": "b"})
+    assert list(file.rows) == ["a"]
+    assert list(RowFile(file.path).rows) == ["a"]
 
 
 @pytest.fixture
@@ -227,7 +244,51 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
     assert [line["method"] for line in written.summary] == ["none", "noise", "lsp", "lsp"]
     assert "Content-Security-Policy" in (tmp_path / "audit.html").read_text()
     with pytest.raises(MedProtectError, match="another fit_steps"):
-        next(run_experiment(replace(plan, releases=replace(releases, fit_steps=3)), RowFile(rows.path)))
+        next(run_experiment(replace(plan, releases=replace(releases, fit_steps=3), seeds=[1]), RowFile(rows.path)))
+    other = replace(data, cases={**data.cases, "test": data.cases["test"][:3]})
+    with pytest.raises(MedProtectError, match="another data_sha256"):
+        next(run_experiment(replace(plan, releases=replace(releases, data=other), seeds=[1]), RowFile(rows.path)))
+
+
+def test_a_profile_exchanged_under_its_name_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    releases = Releases(nodules(), tmp_path / "work", BOUND, profiles={"site": tmp_path / "site.medprotect"})
+    plan = Experiment(releases, ["profile:site"], ["unet"], ["none"], [0], steps=1)
+    for method in ("lsp", "weave"):
+        fitted = releases.fitted(method)
+        fitted.save(tmp_path / "site.medprotect")
+        if method == "lsp":
+            assert len(list(run_experiment(plan, RowFile(tmp_path / "rows.jsonl")))) == 3
+            assert list(run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))) == []
+    with pytest.raises(MedProtectError, match=r"profile:site.* was made with another release_sha256"):
+        next(run_experiment(replace(plan, seeds=[0, 1]), RowFile(tmp_path / "rows.jsonl")))
+
+
+def test_other_public_data_are_not_taken_for_the_old_ones(tmp_path: Path) -> None:
+    data = nodules()
+    releases = Releases(data, tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["none"], ["unet"], ["warm_start"], [0], steps=1, public=data)
+    (row,) = run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))
+    assert row["public_sha256"] == data.sha256
+    other = replace(data, cases={**data.cases, TRAIN: data.cases[TRAIN][:2]})
+    with pytest.raises(MedProtectError, match="another public_sha256"):
+        next(run_experiment(replace(plan, public=other), RowFile(tmp_path / "rows.jsonl")))
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) -> None:
+    data = nodules()
+    plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["noise"], ["unet"], ["none"], [0], steps=1)
+    for share in (0.02, 0.99):
+        with pytest.raises(UsageError, match=f"share {share} of 4 training cases"):
+            replace(plan, shares=[share]).check()
+    bare = [replace(case, target=np.zeros_like(case.target)) for case in data.cases["val"]]
+    unlabelled = replace(data, cases={**data.cases, "val": bare})
+    with pytest.raises(MedProtectError, match="none of the 3 cases in 'val' has a label"):
+        replace(plan, releases=replace(plan.releases, data=unlabelled)).check()
+    with pytest.raises(UsageError, match="do not fit"):
+        replace(plan, regimes=["warm_start"], public=pictures()).check()
+    classes = replace(plan, releases=replace(plan.releases, data=pictures()), victims=["resnet18"])
+    with pytest.raises(UsageError, match="subtract_public"):
+        replace(classes, regimes=["subtract_public"]).check()
 
 
 def test_the_same_run_gives_the_same_row(tmp_path: Path) -> None:
