@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +78,7 @@ def run(arguments: Namespace) -> int:
     from MedProtectLib.audit.rows import RowFile
 
     output = Path(arguments.output)
+    _check_folder(output)
     rows = RowFile(output / "rows.jsonl")
     if rows.rows and not arguments.resume:
         raise MedProtectError(f"{rows.path}: holds the rows of an audit. Use --resume to go on with it, or another --output.")
@@ -85,6 +87,7 @@ def run(arguments: Namespace) -> int:
     experiment.check()
     for name in experiment.releases.folders:
         experiment.releases.of(f"{RELEASED}{name}", report)
+    output.mkdir(parents=True, exist_ok=True)
     trained = 0
     for _ in run_experiment(experiment, rows, report):
         trained += 1
@@ -97,6 +100,7 @@ def run(arguments: Namespace) -> int:
 
 
 def _experiment(arguments: Namespace, output: Path) -> Experiment:
+    from MedProtectLib.audit.data import TRAIN
     from MedProtectLib.audit.experiment import Experiment
     from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Releases, supported_methods
     from MedProtectLib.fitting.training import DEFAULT_STEPS
@@ -108,6 +112,7 @@ def _experiment(arguments: Namespace, output: Path) -> Experiment:
     limit = arguments.limit or (QUICK_CASES if arguments.quick else None)
     data = _read(arguments, arguments.dataset, arguments.setting, arguments.name, limit)
     public = None if arguments.public is None else _read(arguments, arguments.public, None, None, None)
+    _check_shares(arguments.shares, len(data.cases[TRAIN]))
     given = [f"{PROFILE}{name}" for name in profiles] + [f"{RELEASED}{name}" for name in folders]
     methods = arguments.methods if arguments.methods is not None else ([] if given else ["umed"])
     methods = [name for method in methods for name in (supported_methods(data) if method == ALL else [method])]
@@ -135,6 +140,15 @@ def _experiment(arguments: Namespace, output: Path) -> Experiment:
     )
 
 
+def _check_folder(output: Path) -> None:
+    """Raises MedProtectError where no folder can be made or written."""
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise MedProtectError(f"{there}: this is a file, not a folder. Choose another --output.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MedProtectError(f"{there}: cannot be written. Choose another --output.")
+
+
 def _bound(asked: float | None, profiles: dict[str, Path], folders: dict[str, Path]) -> float:
     """The bound to audit: the one that was asked for, else that of what is audited.
 
@@ -160,6 +174,16 @@ def _bound(asked: float | None, profiles: dict[str, Path], folders: dict[str, Pa
     bound = found[0][1] if found else DEFAULT_BOUND
     check_bound(bound)
     return bound
+
+
+def _check_shares(shares: list[float], cases: int) -> None:
+    """Raises UsageError for a share below 1 that leaves no protected or no clean case among so many."""
+    for part in shares:
+        protected = round(part * cases)
+        if part < 1 and protected in (0, cases):
+            raise UsageError(
+                f"--shares {part:g}: that protects {protected} of {cases} training cases. Give 1/{cases} to {cases - 1}/{cases}, or 1."
+            )
 
 
 def _read(arguments: Namespace, dataset: str, setting: str | None, name: str | None, limit: int | None) -> AuditData:
