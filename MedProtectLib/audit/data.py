@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import find_regions
+from MedProtectLib.untrusted import read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import HOUNSFIELD, PERCENTILES, IntensityWindow, choose_windows
 
@@ -26,6 +28,7 @@ TRAIN, VALIDATION, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
 FEWEST = 2
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class AuditData:
-    """A data set for an audit. ``classes``: label values or class names in the order of their numbers; ``ct``: images in HU."""
+    """A data set for an audit. ``classes``: label values or class names in the order of their numbers; ``ct``: images in HU.
+
+    ``segments`` and ``modality``: what the user chose, as :func:`load_dataset` takes it. ``source``: where the data set lies.
+    """
 
     name: str
     task: str
@@ -86,6 +92,9 @@ class AuditData:
     ct: bool
     setting: Setting
     cases: Mapping[str, Sequence[AuditCase]] = field(repr=False)
+    segments: tuple[str, ...] = ()
+    modality: str | None = None
+    source: Path | None = None
 
     @property
     def outputs(self) -> int:
@@ -99,10 +108,14 @@ class AuditData:
 
     @cached_property
     def sha256(self) -> str:
-        """Names the lists of cases and the content of their files."""
+        """Names the lists of cases and the content of their files, and the choice of segments and modality where there is one."""
         listed = [(split, case.files) for split in SPLITS for case in self.cases[split]]
         hashes = {path: sha256_path(path) for path in {path for _, files in listed for path in files.files}}
-        content = [[split, files.name, files.image_class, files.member, *(hashes[path] for path in files.files)] for split, files in listed]
+        content: list[list[object]] = [
+            [split, files.name, files.image_class, files.member, *(hashes[path] for path in files.files)] for split, files in listed
+        ]
+        if self.segments or self.modality is not None:
+            content.append([list(self.segments), self.modality])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -155,12 +168,16 @@ def load_dataset(
     if len(chosen.size) != dimension:
         raise MedProtectError(f"{dataset}: the setting '{chosen.name}' is for {len(chosen.size)}D images, these are {dimension}D.")
     ct = all(window.unit == HOUNSFIELD for window in windows[0])
-    return AuditData(name or dataset.name.split(".")[0], task, dimension, channels, classes, ct, chosen, cases)
+    called = name or dataset.name.split(".")[0]
+    return AuditData(called, task, dimension, channels, classes, ct, chosen, cases, tuple(segments), modality, dataset)
 
 
 def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
     by_file = dataset.suffix.lower() == ".npz" or (dataset.suffix.lower() == ".csv" and dataset.is_file() and _names_splits(dataset))
     cases = {split: find_cases(dataset, split) for split in SPLITS} if by_file else _by_hash(find_cases(dataset))
+    if not by_file:
+        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
+        LOG.warning("%s: no manifest with a column 'split': %s, by a hash of the cases' names.", dataset, shares)
     few = [split for split in SPLITS if len(cases[split]) < FEWEST]
     if few:
         raise MedProtectError(
@@ -178,8 +195,8 @@ def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
 
 
 def _names_splits(manifest: Path) -> bool:
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        return "split" in file.readline().strip().split(",")
+    columns, _ = read_table(manifest, "not a CSV table in UTF-8.")
+    return "split" in columns
 
 
 def _by_hash(cases: Sequence[CaseFiles]) -> dict[str, list[CaseFiles]]:

@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise
 from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData
+from MedProtectLib.audit.released import ReleasedFolder, check_change, read_image
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.fitting.fit import fit
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions
-from MedProtectLib.io import case_name, read_volume, sha256_path
+from MedProtectLib.io import sha256_path
 from MedProtectLib.job import write_and_reread
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods import METHODS, method_class
@@ -23,7 +25,6 @@ from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
 from MedProtectLib.regions import HALF_WIDTH, find_regions
-from MedProtectLib.staging import PROTECTED
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Volume
 from MedProtectLib.window import choose_windows
@@ -70,12 +71,12 @@ class Release:
             MedProtectError: a file is not the one that was written.
         """
         by_name = {case.name: case for case in data.cases[TRAIN]}
-        images = {}
+        images, hashed = {}, cache(sha256_path)
         for name, released in self.protected.items():
             path = self.folder / released.file
-            if sha256_path(path) != released.sha256:
+            if hashed(path) != released.sha256:
                 raise MedProtectError(f"{path}: not the file that the audit wrote. Remove the work folder and start again.")
-            images[name] = by_name[name].image_of(read_volume(path))
+            images[name] = by_name[name].image_of(read_image(path, by_name[name]))
         return images
 
 
@@ -84,6 +85,7 @@ class Releases:
     """Makes releases and keeps them: ``work`` holds the fitted profiles and the protected files.
 
     ``profiles`` and ``folders``: what the methods 'profile:NAME' and 'released:NAME' of :meth:`of` stand for, by NAME.
+    ``measured``: the folders that were measured already.
     """
 
     data: AuditData
@@ -96,6 +98,7 @@ class Releases:
     segments: tuple[str, ...] = ()
     profiles: Mapping[str, Path] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+    measured: dict[str, Release] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, method: str, report: Report = ignore) -> Release:
         """The release that a method makes of the training cases; made once, then read from the work folder.
@@ -107,7 +110,9 @@ class Releases:
         if method == CLEAN:
             return Release(method, self.work, {})
         if method.startswith(RELEASED):
-            return self._from_folder(method, report)
+            if method not in self.measured:
+                self.measured[method] = self._from_folder(method, report)
+            return self.measured[method]
         protectors = self._protectors(method, report)
         identity = hashlib.sha256(json.dumps([self.data.sha256, *protectors.identity]).encode()).hexdigest()[:16]
         folder = self.work / "releases" / f"{method.replace(':', '_').replace('@', '_')}_{identity}"
@@ -157,20 +162,14 @@ class Releases:
         return Profile.load(path)
 
     def _from_folder(self, method: str, report: Report) -> Release:
-        """Files that were protected before: ``<name>_protected`` or the original's own name, anywhere in the folder."""
-        folder = self.folders[method.removeprefix(RELEASED)]
-        there = {path.name: path for path in sorted(folder.rglob("*"))}
+        """Files that were protected before, as :class:`ReleasedFolder` finds them."""
+        folder, hashed = self.folders[method.removeprefix(RELEASED)], cache(sha256_path)
+        found = ReleasedFolder(folder, self.data)
         cases, stage = {}, Stage(f"measure {folder.name}", len(self.data.cases[TRAIN]), report)
         for number, case in enumerate(self.data.cases[TRAIN]):
-            original = case.files.image
-            names = (f"{case_name(original)}_{PROTECTED}{_extension(case)}", original.name)
-            path = next((there[name] for name in names if name in there), None)
-            if path is None:
-                raise MedProtectError(f"{folder}: holds no {names[0]} for the training case '{case.name}'. An audit needs all of them.")
-            volume = read_volume(path)
-            if not volume.geometry.same_grid(case.volume.geometry):
-                raise MedProtectError(f"{path}: not on the grid of {original.name}. Are these the right files?")
-            cases[case.name] = _described(path.relative_to(folder).as_posix(), path, _measured(case, volume))
+            path, statistics = found.path_of(case), _measured(case, found.volume_of(case), self.modality)
+            check_change(path, case, statistics, self.bound)
+            cases[case.name] = _described(path.relative_to(folder).as_posix(), hashed(path), statistics)
             stage.at(number + 1, case.name)
         return Release(method, folder, cases)
 
@@ -232,18 +231,18 @@ def _made(folder: Path, number: int, case: AuditCase, protector: Protector | Non
     path = folder / f"{number:06d}{_extension(case)}"
     stored = write_and_reread(protection.volume, path)
     statistics = measure(case.volume, stored, protection.regions, protection.windows, protection.bound)
-    return _described(path.name, path, statistics)
+    return _described(path.name, sha256_path(path), statistics)
 
 
-def _described(name: str, path: Path, statistics: Statistics) -> ReleasedCase:
-    return ReleasedCase(name, sha256_path(path), statistics.psnr_db, statistics.psnr_roi_db, statistics.max_abs_change[0])
+def _described(name: str, sha256: str, statistics: Statistics) -> ReleasedCase:
+    return ReleasedCase(name, sha256, statistics.psnr_db, statistics.psnr_roi_db, statistics.max_abs_change[0])
 
 
-def _measured(case: AuditCase, stored: Volume) -> Statistics:
+def _measured(case: AuditCase, stored: Volume, modality: str | None) -> Statistics:
     width = HALF_WIDTH if case.target.ndim else 0
     labelled = case.labels.classes() > 0
     regions = find_regions(labelled if labelled.any() else ~labelled, width, case.planar, find_padding(case.volume))
-    return measure(case.volume, stored, regions, choose_windows(case.volume, regions))
+    return measure(case.volume, stored, regions, choose_windows(case.volume, regions, modality))
 
 
 def _extension(case: AuditCase) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, progress_of, say
 from MedProtectLib.cli.options import add_common, fraction, seed
@@ -45,7 +46,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--shares", nargs="+", type=share, default=[1.0], metavar="S", help="protected parts of the cases, such as 0.8 or 80%%"
     )
-    parser.add_argument("--bound", type=fraction, default=4 / 255, metavar="E", help="largest change (default: 4/255)")
+    parser.add_argument(
+        "--bound", type=fraction, default=None, metavar="E", help="largest change (default: that of --profile and --released, else 4/255)"
+    )
     parser.add_argument("--target-psnr", type=float, default=None, metavar="DB", help="whole-image PSNR to come down to")
     parser.add_argument("--steps", type=int, default=None, metavar="N", help="steps of a victim (default: the setting's)")
     parser.add_argument("--fit-steps", type=int, default=None, metavar="N", help="steps of a method's fit (default: 600)")
@@ -70,16 +73,21 @@ def share(text: str) -> float:
 
 def run(arguments: Namespace) -> int:
     from MedProtectLib.audit.experiment import run_experiment
+    from MedProtectLib.audit.releases import RELEASED
     from MedProtectLib.audit.report import write_report
     from MedProtectLib.audit.rows import RowFile
 
     output = Path(arguments.output)
+    _check_folder(output)
     rows = RowFile(output / "rows.jsonl")
     if rows.rows and not arguments.resume:
         raise MedProtectError(f"{rows.path}: holds the rows of an audit. Use --resume to go on with it, or another --output.")
     report = progress_of(arguments)
     experiment = _experiment(arguments, output)
     experiment.check()
+    for name in experiment.releases.folders:
+        experiment.releases.of(f"{RELEASED}{name}", report)
+    output.mkdir(parents=True, exist_ok=True)
     trained = 0
     for _ in run_experiment(experiment, rows, report):
         trained += 1
@@ -92,25 +100,26 @@ def run(arguments: Namespace) -> int:
 
 
 def _experiment(arguments: Namespace, output: Path) -> Experiment:
+    from MedProtectLib.audit.data import TRAIN
     from MedProtectLib.audit.experiment import Experiment
     from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Releases, supported_methods
     from MedProtectLib.fitting.training import DEFAULT_STEPS
-    from MedProtectLib.protector import check_bound
 
-    check_bound(arguments.bound)
     if arguments.limit is not None and arguments.limit < 2:
         raise UsageError(f"--limit {arguments.limit}: give at least 2.")
+    profiles, folders = _named(arguments.profile, "--profile"), _named(arguments.released, "--released")
+    bound = _bound(arguments.bound, profiles, folders)
     limit = arguments.limit or (QUICK_CASES if arguments.quick else None)
     data = _read(arguments, arguments.dataset, arguments.setting, arguments.name, limit)
     public = None if arguments.public is None else _read(arguments, arguments.public, None, None, None)
-    profiles, folders = _named(arguments.profile, "--profile"), _named(arguments.released, "--released")
+    _check_shares(arguments.shares, len(data.cases[TRAIN]))
     given = [f"{PROFILE}{name}" for name in profiles] + [f"{RELEASED}{name}" for name in folders]
     methods = arguments.methods if arguments.methods is not None else ([] if given else ["umed"])
     methods = [name for method in methods for name in (supported_methods(data) if method == ALL else [method])]
     releases = Releases(
         data=data,
         work=output / "work",
-        bound=arguments.bound,
+        bound=bound,
         target_psnr=arguments.target_psnr,
         fit_steps=DEFAULT_STEPS if arguments.fit_steps is None else arguments.fit_steps,
         fit_seed=arguments.seed or 0,
@@ -131,13 +140,59 @@ def _experiment(arguments: Namespace, output: Path) -> Experiment:
     )
 
 
+def _check_folder(output: Path) -> None:
+    """Raises MedProtectError where no folder can be made or written."""
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise MedProtectError(f"{there}: this is a file, not a folder. Choose another --output.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MedProtectError(f"{there}: cannot be written. Choose another --output.")
+
+
+def _bound(asked: float | None, profiles: dict[str, Path], folders: dict[str, Path]) -> float:
+    """The bound to audit: the one that was asked for, else that of what is audited.
+
+    Raises:
+        UsageError: it is out of range, or what is audited has several bounds or does not say which.
+    """
+    from MedProtectLib.audit.released import recorded_bounds
+    from MedProtectLib.profile import Profile
+    from MedProtectLib.protector import DEFAULT_BOUND, check_bound
+
+    if asked is not None:
+        check_bound(asked)
+        return asked
+    found = [(path, Profile.load(path).bound) for path in profiles.values()]
+    for folder in folders.values():
+        recorded = recorded_bounds(folder)
+        if not recorded:
+            raise UsageError(f"{folder}: no record in it says how large the changes may be. Give --bound.")
+        found += [(folder, bound) for bound in recorded]
+    if len({f"{bound * 255:.4g}" for _, bound in found}) > 1:
+        listed = ", ".join(f"{path.name} {bound * 255:.4g}/255" for path, bound in found)
+        raise UsageError(f"an audit has one bound, and here are several: {listed}. Give --bound.")
+    bound = found[0][1] if found else DEFAULT_BOUND
+    check_bound(bound)
+    return bound
+
+
+def _check_shares(shares: list[float], cases: int) -> None:
+    """Raises UsageError for a share below 1 that leaves no protected or no clean case among so many."""
+    for part in shares:
+        protected = round(part * cases)
+        if part < 1 and protected in (0, cases):
+            raise UsageError(
+                f"--shares {part:g}: that protects {protected} of {cases} training cases. Give 1/{cases} to {cases - 1}/{cases}, or 1."
+            )
+
+
 def _read(arguments: Namespace, dataset: str, setting: str | None, name: str | None, limit: int | None) -> AuditData:
     from MedProtectLib.audit.data import load_dataset
 
     return load_dataset(dataset, setting, name, arguments.modality, arguments.segments, limit, progress_of(arguments))
 
 
-def _named(paths: list[str], option: str) -> dict[str, Any]:
+def _named(paths: list[str], option: str) -> dict[str, Path]:
     """Paths by the names under which their rows go."""
     named = {Path(path).name.split(".")[0]: Path(path) for path in paths}
     if len(named) < len(paths):

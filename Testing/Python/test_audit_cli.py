@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_an_audit_of_a_method_a_profile_and_a_release(run: Run, tmp_path: Path) 
         (("--regimes", "sometimes"), 2, "unknown regime 'sometimes'"),
         (("--regimes", "warm_start"), 2, "needs public clean data"),
         (("--shares", "0"), 2, "no part of the cases"),
+        (("--shares", "0.1"), 2, "--shares 0.1: that protects 0 of 3 training cases. Give 1/3 to 2/3, or 1."),
+        (("--shares", "0.5", "99%"), 2, "--shares 0.99: that protects 3 of 3 training cases."),
         (("--bound", "1"), 2, "bound 1"),
         (("--steps", "0"), 2, "give at least 1"),
         (("--fit-steps", "0"), 2, "give at least 1"),
@@ -72,3 +75,25 @@ def test_bad_options_are_refused_before_anything_is_trained(
 def test_a_missing_data_set_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, err = run("audit", str(tmp_path / "none"), "--output", str(tmp_path / "audit"))
     assert (code, "neither a dataset folder" in err) == (1, True)
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below/audit", "a" * 300])
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_trained(
+    place: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("MedProtectLib.audit.experiment.train_victim", never)
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = run("audit", DATASET, "--output", str(tmp_path / place), *SMALL)
+    assert code == 1
+    assert "taken: this is a file, not a folder. Choose another --output." in err or "File name too long" in err
+    assert err.count("medprotect: error") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_in_a_folder_of_somebody_else_is_refused(run: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    code, _, err = run("audit", DATASET, "--output", str(tmp_path / "audit"), *SMALL)
+    assert (code, f"{tmp_path}: cannot be written" in err) == (1, True), err

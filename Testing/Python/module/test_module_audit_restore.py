@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from MedProtectLib.release.keys import SiteKey, save_key
 from MedProtectLib.release.vault import seal
 from MedProtectSlicer.child import Child
 from MedProtectSlicer.settings import ProtectSettings
+from release_cases import own_profile
 from slicer_harness.fixtures import SAMPLE, finish, wait
 
 DATASET = SAMPLE.parent / "hippocampus"
@@ -96,6 +98,13 @@ def test_an_audit_that_cannot_be_done_says_why(a_widget, tmp_path):
 def test_an_audit_of_a_profile_or_of_a_method():
     assert ProtectSettings("em", bound=8 / 255).auditArguments() == ["--methods", "em", "--bound", repr(8 / 255)]
     assert ProtectSettings(profile="p.medprotect", modality="CT").auditArguments() == ["--profile", "p.medprotect", "--modality", "CT"]
+
+
+def test_a_profile_is_audited_at_its_own_bound(a_logic, short_trainings, tmp_path):
+    profile = own_profile(tmp_path, bound=8 / 255)
+    a_logic.auditTask(DATASET, tmp_path / "found", profile=str(profile)).run()
+    rows = [json.loads(line) for line in (tmp_path / "found" / "rows.jsonl").read_text().splitlines()]
+    assert {row["method"]: row["epsilon"] for row in rows} == {"none": 0.0, "noise": 8 / 255, "profile:lsp": 8 / 255}
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""Which cases an audit has, and what names them: the lists, the files, and what the user chose of them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from audit_samples import nodules
+from MedProtectLib.audit.data import load_dataset
+from MedProtectLib.audit.releases import Releases
+from samples import SAMPLES, Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
+
+HIPPOCAMPUS = SAMPLES / "hippocampus"
+OF_FOUR_NODULES = "fbffc0e72647050a70469912b121724cd51406d69d6e8d7552dc85dfd83a8f2b"  # before a choice was part of it
+
+
+def quoted_manifest(path: Path, columns: tuple[str, ...] = ("case", "image", "labels", "split")) -> Path:
+    """Six hippocampi, two in every list, written as R's write.csv and csv.QUOTE_ALL do."""
+    names = sorted(p.name for p in (HIPPOCAMPUS / "imagesTr").iterdir())
+    splits = ("test", "test", "val", "val", "train", "train")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, quoting=csv.QUOTE_ALL, extrasaction="ignore")
+        writer.writeheader()
+        for number, split in enumerate(splits):
+            files = {column: HIPPOCAMPUS / folder / names[number] for column, folder in (("image", "imagesTr"), ("labels", "labelsTr"))}
+            writer.writerow({"case": f"c{number}", "split": split, **files})
+    return path
+
+
+def test_a_quoted_header_keeps_its_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = load_dataset(quoted_manifest(tmp_path / "cases.csv"))
+    assert {split: [case.name for case in cases] for split, cases in data.cases.items()} == {
+        "train": ["c4", "c5"],
+        "val": ["c2", "c3"],
+        "test": ["c0", "c1"],
+    }
+    assert not caplog.messages
+
+
+def test_a_notice_tells_that_the_lists_are_drawn_by_a_hash(run: Run, tmp_path: Path) -> None:
+    manifest = quoted_manifest(tmp_path / "cases.csv", ("case", "image", "labels"))
+    code, _, err = run("audit", manifest, "--output", tmp_path / "audit", "--methods", "nosuch")
+    assert code == 1, "six cases are too few for a validation list of 10 %"
+    notices = [line for line in err.splitlines() if line.startswith("medprotect: notice")]
+    assert notices == [
+        f"medprotect: notice: {manifest}: no manifest with a column 'split': 60% train, 10% val, 30% test, by a hash of the cases' names."
+    ]
+
+
+def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:
+    data = nodules()
+    assert replace(data).sha256 == OF_FOUR_NODULES
+    chosen = [replace(data, segments=("1",)), replace(data, modality="CT"), replace(data, modality="MR")]
+    assert len({OF_FOUR_NODULES, *(each.sha256 for each in chosen)}) == 4
+    assert load_dataset(SAMPLES / "lidc_nodules", limit=2, segments=["1"], modality="CT").segments == ("1",)
+
+
+def test_noise_for_one_segment_is_not_that_for_another(tmp_path: Path) -> None:
+    one, other = (Releases(load_dataset(HIPPOCAMPUS, limit=2, segments=[name]), tmp_path / "work") for name in ("1", "2"))
+    assert one.of("noise").folder != other.of("noise").folder
+    assert one.of("noise").sha256 != other.of("noise").sha256
+
+
+def test_an_audit_of_other_segments_does_not_go_on_with_the_rows(run: Run, tmp_path: Path) -> None:
+    small = ("--limit", "2", "--steps", "1", "--seeds", "0", "--regimes", "none", "--methods", "none", "--resume")
+    audit = ("audit", HIPPOCAMPUS, "--output", tmp_path / "audit", *small)
+    assert run(*audit, "--segments", "1")[0] == 0
+    code, _, err = run(*audit, "--segments", "2")
+    assert (code, "was made with another data_sha256" in err) == (1, True), err
+    assert run(*audit, "--segments", "1")[0] == 0
