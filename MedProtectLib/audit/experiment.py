@@ -71,9 +71,10 @@ class Experiment:
                 require(Knowledge(self.data, (), self.public, self.data.setting.victim, 0))
         cases = len(self.data.cases[TRAIN])
         for share in self.shares:
-            if not (share == 1 or 1 <= round(share * cases) < cases):
+            protected = round(share * cases)
+            if share != 1 and not 1 <= protected < cases:
                 raise UsageError(
-                    f"share {share:g} of {cases} training cases: give 1, or a part that leaves at least one case protected and one clean."
+                    f"share {share:g}: that protects {protected} of {cases} training cases. Give 1/{cases} to {cases - 1}/{cases}, or 1."
                 )
         for split in SPLITS:
             if not any(case.labelled for case in self.data.cases[split]):
@@ -254,6 +255,7 @@ def _scores(last: Scores, best: Scores, best_step: int, data: AuditData) -> dict
             "balanced_accuracy_best_epoch": _rounded(best.balanced),
             "best_step": best_step,
             "hits": "".join("1" if hit else "0" for hit in last.hits),
+            "test_classes": [int(case.target) for case in data.cases[TEST]],
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

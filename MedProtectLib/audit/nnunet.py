@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -34,6 +35,7 @@ from MedProtectLib.progress import Report, Stage, ignore
 NNUNET = "nnunet"
 DATASET = "Dataset001_Audit"
 SUFFIX = ".nii.gz"
+HIGHEST = "checkpoint_highest.pth"
 STEPS = 250
 LINES_KEPT = 20
 
@@ -51,7 +53,8 @@ def check_nnunet(data: AuditData, regime: str) -> None:
 def train_nnunet(data: AuditData, released: Sequence[Sample], seed: int = 0, steps: int = STEPS, report: Report = ignore) -> Trained:
     """Train nnU-Net on what was released and let it predict the clean test cases.
 
-    ``steps`` iterations are made in ten epochs. The curve holds nnU-Net's own pseudo DSC of the clean validation cases.
+    ``steps`` iterations are made in ten epochs. The curve holds nnU-Net's own pseudo DSC, of patches of the clean validation cases,
+    and the best network is that of the highest of these ten values.
 
     Raises:
         UsageError: it is not installed or cannot do this. MedProtectError: it stopped.
@@ -59,20 +62,19 @@ def train_nnunet(data: AuditData, released: Sequence[Sample], seed: int = 0, ste
     check_nnunet(data, "none")
     with tempfile.TemporaryDirectory(prefix="medprotect-nnunet-") as name:
         folder = Path(name)
-        iterations = max(1, steps // EVALUATIONS)
+        looks = sorted({max(1, round(steps * n / EVALUATIONS)) for n in range(1, EVALUATIONS + 1)})
         _write_raw(folder, data, released)
         task = {
             "seed": seed,
-            "epochs": EVALUATIONS,
-            "iterations": iterations,
+            "looks": looks,
             "configuration": "2d" if data.dimension == 2 else "3d_fullres",
             "train": [_safe(sample) for sample in released],
             "val": [_safe(sample) for sample in data.samples(VALIDATION)],
         }
         (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
-        _run(folder, Stage("train nnunet", iterations * EVALUATIONS, report), iterations)
+        _run(folder, Stage("train nnunet", steps, report), looks)
         logged = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
-        curve = tuple(((n + 1) * iterations, float(value)) for n, value in enumerate(logged["dsc"]))
+        curve = tuple(zip(looks, map(float, logged["dsc"]), strict=True))
         last, best = (_read(folder / which, data) for which in ("last", "best"))
         return Trained(_told(last), _told(best), curve, float(logged["loss"]))
 
@@ -115,7 +117,7 @@ def _safe(sample: Sample) -> str:
     return sample.case.name.replace("/", "-")
 
 
-def _run(folder: Path, stage: Stage, iterations: int) -> None:
+def _run(folder: Path, stage: Stage, looks: Sequence[int]) -> None:
     environment = os.environ | {
         "nnUNet_raw": str(folder / "raw"),
         "nnUNet_preprocessed": str(folder / "preprocessed"),
@@ -132,8 +134,8 @@ def _run(folder: Path, stage: Stage, iterations: int) -> None:
         for line in process.stdout or ():
             told = [*told[-LINES_KEPT:], line.strip()]
             if "Epoch time" in line:
+                stage.at(looks[epochs])
                 epochs += 1
-                stage.at(epochs * iterations)
         process.wait()
     finally:
         process.kill()
@@ -172,17 +174,41 @@ def work(folder: Path) -> None:
     done = folder / "preprocessed" / DATASET
     (done / "splits_final.json").write_text(json.dumps([{part: task[part] for part in ("train", "val")}]), encoding="utf-8")
     trainer = get_trainer_from_args("1", task["configuration"], 0, device=device)
-    trainer.num_epochs, trainer.num_iterations_per_epoch = task["epochs"], task["iterations"]
-    trainer.num_val_iterations_per_epoch = max(1, task["iterations"] // 5)
+    _watch(trainer, task["looks"])
     trainer.run_training()
-    dsc, losses = (trainer.logger.get_value(key, step=None) for key in ("mean_fg_dice", "train_losses"))
-    curve = {"dsc": [float(value) for value in dsc], "loss": float(losses[-1])}
+    curve = {"dsc": _seen(trainer), "loss": float(trainer.logger.get_value("train_losses", step=-1))}
     (folder / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
-    for which, checkpoint in (("last", "checkpoint_final.pth"), ("best", "checkpoint_best.pth")):
+    for which, checkpoint in (("last", "checkpoint_final.pth"), ("best", HIGHEST)):
         predictor = nnUNetPredictor(use_mirroring=False, perform_everything_on_device=False, device=device, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(Path(trainer.output_folder).parent), (0,), checkpoint)
         (folder / which).mkdir()
         predictor.predict_from_files_sequential(str(folder / "test"), str(folder / which))
+
+
+def _watch(trainer: Any, looks: Sequence[int]) -> None:
+    """An epoch up to every look, after how many iterations; keep the network of the highest look: nnU-Net's own best is that of a
+    moving average over epochs.
+    """
+    lengths = np.diff(looks, prepend=0).tolist()
+    trainer.num_epochs, trainer.num_val_iterations_per_epoch = len(looks), max(1, min(lengths) // 5)
+    start, end = trainer.on_epoch_start, trainer.on_epoch_end
+
+    def on_epoch_start() -> None:
+        trainer.num_iterations_per_epoch = lengths[trainer.current_epoch]
+        start()
+
+    def on_epoch_end() -> None:
+        *before, now = _seen(trainer)
+        if now > max(before, default=-1.0):
+            trainer.save_checkpoint(str(Path(trainer.output_folder) / HIGHEST))
+        end()
+
+    trainer.on_epoch_start, trainer.on_epoch_end = on_epoch_start, on_epoch_end
+
+
+def _seen(trainer: Any) -> list[float]:
+    """nnU-Net's pseudo DSC after every epoch, 0 where neither truth nor prediction had a foreground."""
+    return [float(value) for value in np.nan_to_num(trainer.logger.get_value("mean_fg_dice", step=None))]
 
 
 if __name__ == "__main__":

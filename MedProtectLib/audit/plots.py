@@ -9,11 +9,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from MedProtectLib.audit.controls import CONTROLS
 from MedProtectLib.audit.releases import CLEAN
 from MedProtectLib.audit.tables import Group, Line
+from MedProtectLib.methods import METHODS
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b", "#4d4d4d", "#a6761d", "#b2182b")
-MARKERS = "osD^vP*Xhd<>"
+SHIPPED = (*CONTROLS, *METHODS)
+COLOURS = (
+    *("#0072b2", "#d55e00", "#cc79a7", "#8f8bd8", "#7a2d8f", "#8c564b", "#009e73", "#808000", "#e69f00", "#c2101c"),
+    *("#000000", "#56b4e9", "#ff5fbf", "#7fc200", "#f4a58a", "#00b8a9", "#2a2aff", "#c9a227", "#00562f", "#a9a9a9"),
+)
+MARKERS = "osD^v<*XhdP>"
 INK, QUIET, PANEL = "#1c2733", "#5d6b79", (5.2, 3.9)
 DPI, NARROWEST = 110, 4.0
 WIDE, ROW, AROUND_ROWS = 8.0, 0.32, 0.9
@@ -21,19 +27,22 @@ LEGEND_ENTRY, LEGEND_LINE = 1.4, 0.22  # inches
 
 
 def frontier(groups: Sequence[Group]) -> bytes:
-    """PNG: clean-test score against whole-image PSNR, a panel per data set, victim and regime, a curve per method over its bounds."""
-    panels = _panels(groups)
+    """PNG: clean-test score against whole-image PSNR, a panel per data set, victim and regime, a curve per method over its bounds.
+
+    Without the panels that would hold clean data alone.
+    """
+    panels = {title: members for title, members in _panels(groups).items() if _points(_lines(members))} or _panels(groups[:1])
     figure, axes = _figure(len(panels))
-    methods = _methods(groups)
+    looks = _looks(groups)
     for axis, (title, members) in zip(axes, panels.items(), strict=True):
-        lines = [line for group in members for line in group.lines if line.share == 1.0 and line.score is not None]
-        _clean_level(axis, lines)
-        for number, method in enumerate(methods):
+        lines = _lines(members)
+        for method, (colour, marker) in looks.items():
             points = sorted(_points([line for line in lines if line.method == method]))
             if points:
                 psnr, mean, low, high = np.array(points).T
-                colour, marker = _look(number)
                 axis.errorbar(psnr, mean, (mean - low, high - mean), color=colour, marker=marker, label=method, capsize=2, linewidth=1.4)
+        if axis.has_data():
+            _clean_level(axis, lines)
         _dress(axis, title, f"clean-test {members[0].score_name}, %")
         _widen(axis, [line.psnr for line in lines if line.psnr is not None])
         axis.set_xlabel("PSNR, whole image, dB")
@@ -42,7 +51,8 @@ def frontier(groups: Sequence[Group]) -> bytes:
 
 
 def bars(groups: Sequence[Group]) -> bytes:
-    """PNG: clean-test score by method, a panel per table, a dot per seed."""
+    """PNG: clean-test score by method, a panel per table with a bound, a dot per seed."""
+    groups = [group for group in groups if group.epsilon > 0] or groups
     figure, axes = _figure(len(groups))
     for axis, group in zip(axes, groups, strict=True):
         lines = [line for line in group.lines if line.score is not None]
@@ -67,13 +77,13 @@ def overview(groups: Sequence[Group]) -> bytes:
     heights = [ROW * len(members) + AROUND_ROWS for members in panels.values()] or [AROUND_ROWS]
     figure = Figure((WIDE, sum(heights)), dpi=DPI)
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
-    methods = _methods(groups)
+    looks = _looks(groups)
     for axis, (title, members) in zip(axes, panels.items(), strict=False):
         for place, group in enumerate(members):
             for line in group.lines:
                 if line.score is not None and line.share == 1.0:
                     name, colour, marker, size = (
-                        ("clean", QUIET, "|", 14) if line.method == CLEAN else (line.method, *_look(methods.index(line.method)), 7)
+                        ("clean", QUIET, "|", 14) if line.method == CLEAN else (line.method, *looks[line.method], 7)
                     )
                     values = 100 * np.array(line.score.values)
                     axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=1.4)
@@ -90,8 +100,12 @@ def overview(groups: Sequence[Group]) -> bytes:
     return _png(figure)
 
 
-def _look(number: int) -> tuple[str, str]:
-    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+def _looks(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every method: always the same for those that are shipped, the next ones for the others."""
+    present = dict.fromkeys(line.method for group in groups for line in group.lines if line.method != CLEAN)
+    known = (*SHIPPED, *(method for method in present if method not in SHIPPED))
+    looks = {method: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, method in enumerate(known)}
+    return {method: looks[method] for method in present}
 
 
 def _title(group: Group, bound: bool = False) -> str:
@@ -106,8 +120,9 @@ def _panels(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return panels
 
 
-def _methods(groups: Sequence[Group]) -> list[str]:
-    return list(dict.fromkeys(line.method for group in groups for line in group.lines if line.method != CLEAN))
+def _lines(groups: Sequence[Group]) -> list[Line]:
+    """Those of the trainings in which every case is protected and a row counts."""
+    return [line for group in groups for line in group.lines if line.share == 1.0 and line.score is not None]
 
 
 def _points(lines: Sequence[Line]) -> list[tuple[float, float, float, float]]:
@@ -145,7 +160,7 @@ def _dress(axis: Axes, title: str, label: str) -> None:
     axis.set_ylim(0, 100)
     axis.grid(axis="y", color="#dde3e9", linewidth=0.8)
     if not axis.has_data():
-        axis.text(0.5, 0.5, "all rows are void", transform=axis.transAxes, ha="center", color=QUIET)
+        axis.text(0.5, 0.5, "no row counts", transform=axis.transAxes, ha="center", color=QUIET)
         axis.set_xticks([])
     axis.tick_params(labelsize=8)
     _bare(axis)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.audit import plots, tables
-from MedProtectLib.audit.rows import Row, read_rows
+from MedProtectLib.audit.rows import Row, RowFile
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.report.pages import page_of
 
@@ -19,7 +19,8 @@ RULES = (
     "DSC is 0 where the prediction is empty and the truth is not; HD95 is then the diagonal of the image.",
     "PSNR is measured on the files as stored, over the range of the intensity window.",
     "Best epoch: the best of ten looks at clean validation cases, which an attacker may or may not have.",
-    "Against noise: the score minus that of random noise of equal bound, with its 95 % interval over test cases and seeds.",
+    "Against noise: the score minus that of random noise of equal bound, with its 95 % interval over test cases and seeds; "
+    "of one seed over test cases alone.",
 )
 
 FAILED = 0.5
@@ -40,7 +41,7 @@ def write_report(rows_file: Path, output: Path) -> Written:
     Raises:
         MedProtectError: there are no rows.
     """
-    rows = list(read_rows(rows_file))
+    rows = list(RowFile(rows_file).rows.values())
     if not rows:
         raise MedProtectError(f"{rows_file}: holds no rows. Run 'medprotect audit' first.")
     groups = tables.groups_of(rows)
@@ -79,14 +80,14 @@ def _html(groups: Sequence[tables.Group], cautions: Sequence[str], pictures: dic
 
 def _verdict(group: tables.Group) -> str:
     """What the strongest method of a table does, in one sentence."""
-    compared = [line for line in group.lines if line.difference is not None and line.score is not None]
+    compared = [line for line in group.lines if line.interval is not None and line.score is not None]
     methods = [line for line in compared if line.share == 1.0 and not tables.is_control(line.method)]
     if not methods:
         return ""
     best = min(methods, key=lambda line: line.score.mean if line.score else 1.0)
     assert best.score is not None
-    assert best.difference is not None
-    change, width = best.difference
+    assert best.interval is not None
+    change, width = best.interval
     worse = change + width < 0
     clean = best.mean("balanced_accuracy_clean_twin" if group.classification else "dsc_clean_twin")
     failed = clean is not None and best.score.mean < FAILED * clean
@@ -126,7 +127,7 @@ def _as_json(group: tables.Group, line: tables.Line) -> dict[str, Any]:
         "seeds": len({row["seed"] for row in line.rows}),
         "psnr_db": line.psnr,
         "void_rows": len(line.rows) - len(line.counted),
-        "against_noise": None if line.difference is None else list(line.difference),
+        "against_noise": None if line.interval is None else list(line.interval),
     }
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
+from scipy import stats
 
 from MedProtectLib.audit.controls import CONTROLS
 from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR
 from MedProtectLib.audit.rows import CLEAN_PART, Row, Run
 
 FEWEST_SEEDS, FEWEST_TEST_CASES = 3, 30
-TWO_SIDED_95 = 1.96
+TWO_SIDED_95 = 0.975
 COLUMNS = (
     "method",
     "share",
@@ -53,7 +54,7 @@ class Spread:
 @dataclass(frozen=True)
 class Line:
     """One method at one bound and share, over its seeds. ``difference``: score minus that of the noise twin, and half the width
-    of its 95 % interval over test cases and seeds.
+    of its 95 % interval over test cases and seeds, NaN where it is not known.
     """
 
     method: str
@@ -68,6 +69,11 @@ class Line:
         """The mean of an entry over the rows that have it."""
         spread = Spread.of(row.get(name) for row in self.counted)
         return None if spread is None else spread.mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The difference where its interval is known."""
+        return None if self.difference is None or math.isnan(self.difference[1]) else self.difference
 
     @property
     def counted(self) -> list[Row]:
@@ -101,7 +107,8 @@ class Group:
     @property
     def title(self) -> str:
         target = "" if self.target_psnr_db is None else f", PSNR at least {self.target_psnr_db:g} dB"
-        return f"{self.dataset}, {self.victim}, training '{self.regime}', {self.steps} steps, bound {self.epsilon * 255:.3g}/255{target}"
+        bound = f"bound {self.epsilon * 255:.3g}/255" if self.epsilon else "clean data only"
+        return f"{self.dataset}, {self.victim}, training '{self.regime}', {self.steps} steps, {bound}{target}"
 
 
 def score_of(row: Row) -> float | None:
@@ -111,12 +118,15 @@ def score_of(row: Row) -> float | None:
 
 
 def groups_of(rows: Iterable[Row]) -> list[Group]:
-    """The tables that the rows make. Clean rows, which have no bound, stand in every table of their data set, victim and regime."""
-    rows = list(rows)
+    """The tables that the rows make. Clean rows, which have no bound, stand in every table of their data set, victim and regime,
+    or in one of their own.
+    """
+    rows = _with_classes(list(rows))
     by_key = {row["key"]: row for row in rows}
     groups = []
-    places = dict.fromkeys(_place(row) for row in rows if row["epsilon"] > 0) or dict.fromkeys(map(_place, rows))
-    for place in places:
+    bounded = {_place(row)[:4] for row in rows if row["epsilon"] > 0}
+    shown = [row for row in rows if row["epsilon"] > 0 or _place(row)[:4] not in bounded]
+    for place in dict.fromkeys(_place(row) for row in shown if row["method"] != CLEAN_PART):
         dataset, victim, regime, steps, epsilon, target = place
         mine = [row for row in rows if _place(row)[:4] == place[:4] and row["method"] != CLEAN_PART]
         mine = [row for row in mine if row["epsilon"] == 0 or _place(row) == place]
@@ -124,6 +134,12 @@ def groups_of(rows: Iterable[Row]) -> list[Group]:
         lines = [_line(list(part), by_key) for _, part in groupby(mine, key=lambda row: (row["method"], row["share"]))]
         groups.append(Group(dataset, victim, regime, steps, epsilon, target, lines))
     return groups
+
+
+def _with_classes(rows: Sequence[Row]) -> list[Row]:
+    """Rows of classification name the classes of their test cases; older ones do not, and borrow them from a row of the same data."""
+    known = {row["data_sha256"]: row["test_classes"] for row in rows if row.get("test_classes")}
+    return [{**row, "test_classes": known.get(row["data_sha256"])} for row in rows]
 
 
 def _place(row: Row) -> tuple[str, str, str, int, float, float | None]:
@@ -155,17 +171,42 @@ def _line(rows: list[Row], by_key: dict[str, Row]) -> Line:
 
 
 def _difference(rows: Sequence[Row], by_key: dict[str, Row]) -> tuple[float, float] | None:
-    """Paired over test cases: mean difference to the noise twin, half the width of its 95 % interval."""
-    pairs = [(_by_case(row), _by_case(twin)) for row in rows if (twin := by_key.get(_noise_key(row))) is not None and twin is not row]
-    if not pairs:
+    """Paired over test cases: mean difference to the noise twin, half the width of its 95 % interval. None where the rows have no
+    test cases in common.
+
+    A difference of balanced accuracies is a mean over classes of means over their cases, and so is its variance a sum over classes.
+    """
+    pairs = [(row, twin) for row in rows if (twin := by_key.get(_noise_key(row))) is not None and twin is not row]
+    if len({tuple(row["test_cases"]) for pair in pairs for row in pair}) != 1:
         return None
-    differences = np.array([own - other for own, other in pairs])
+    if pairs[0][0]["dsc"] is None and not pairs[0][0]["test_classes"]:
+        return float(np.mean([own["balanced_accuracy"] - twin["balanced_accuracy"] for own, twin in pairs])), math.nan
+    differences = np.array([_by_case(own) - _by_case(twin) for own, twin in pairs])
     counted = ~np.isnan(differences).any(axis=0)
-    of_cases, of_seeds = differences[:, counted].mean(axis=0), differences[:, counted].mean(axis=1)
-    variance = of_cases.var(ddof=1) / len(of_cases) if len(of_cases) > 1 else math.nan
+    if not counted.any():
+        return None
+    classes = np.array(pairs[0][0]["test_classes"] or [0] * len(counted))
+    parts = [differences[:, counted & (classes == each)] for each in np.unique(classes[counted])]
+    of_seeds = np.mean([part.mean(axis=1) for part in parts], axis=0)
+    terms = [(_variance_of_mean(part.mean(axis=0)) / len(parts) ** 2, part.shape[1] - 1) for part in parts]
     if len(of_seeds) > 1:
-        variance += of_seeds.var(ddof=1) / len(of_seeds)
-    return float(of_seeds.mean()), TWO_SIDED_95 * math.sqrt(variance)
+        terms.append((_variance_of_mean(of_seeds), len(of_seeds) - 1))
+    return float(of_seeds.mean()), _half_width(terms)
+
+
+def _variance_of_mean(values: np.ndarray) -> float:
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else math.nan
+
+
+def _half_width(terms: Sequence[tuple[float, int]]) -> float:
+    """Of a 95 % interval by Student's t: the variance is the sum of terms (variance, degrees of freedom), its degrees of freedom
+    those of Welch and Satterthwaite.
+    """
+    variance = sum(term for term, _ in terms)
+    if variance == 0 or math.isnan(variance):
+        return variance
+    degrees = variance**2 / sum(term**2 / freedom for term, freedom in terms)
+    return float(stats.t.ppf(TWO_SIDED_95, degrees)) * math.sqrt(variance)
 
 
 def _noise_key(row: Row) -> str:
@@ -184,7 +225,6 @@ def _by_case(row: Row) -> np.ndarray:
 def cells(line: Line, group: Group) -> list[str]:
     """One value for each of ``COLUMNS``."""
     twin = "balanced_accuracy" if group.classification else "dsc"
-    difference = line.difference
     voids = [row for row in line.rows if row["void"]]
     return [
         line.method,
@@ -198,7 +238,7 @@ def cells(line: Line, group: Group) -> list[str]:
         _number(line.mean(f"{twin}_clean_twin"), "{:.1%}"),
         _number(line.mean(f"{twin}_noise_twin"), "{:.1%}"),
         _number(line.mean(f"{twin}_clean_part"), "{:.1%}"),
-        "-" if difference is None else f"{points(difference[0])} ± {100 * difference[1]:.1f}",
+        "-" if line.difference is None else _against_noise(*line.difference),
         str(len({row["seed"] for row in line.counted})),
         f"{len(voids)}: {voids[0]['void_reason']}" if voids else "",
     ]
@@ -229,13 +269,13 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     said = []
     seeds = min((len({row["seed"] for row in line.rows}) for group in groups for line in group.lines), default=0)
     tests = min((len(row["test_cases"]) for row in rows), default=0)
-    widths = [line.difference[1] for group in groups for line in group.lines if line.difference is not None]
+    widths = [100 * line.interval[1] for group in groups for line in group.lines if line.interval is not None]
     if seeds < FEWEST_SEEDS:
         said.append(f"only {seeds} seed{'s' * (seeds != 1)} in part of the rows: how much a score varies between trainings is not known.")
     if tests < FEWEST_TEST_CASES:
         said.append(f"only {tests} test cases: repeat the audit with more before relying on it.")
-    if widths and not math.isnan(max(widths)):
-        said.append(f"differences to random noise of less than {100 * max(widths):.0f} points are within what chance explains.")
+    if widths:
+        said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
     void = sum(row["void"] for row in rows)
     if void:
         said.append(f"{void} of {len(rows)} rows are void: their twins were still learning. Give more --steps.")
@@ -245,6 +285,10 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
 def points(difference: float) -> str:
     """A difference in percentage points, with its sign and no minus before a zero."""
     return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def _against_noise(difference: float, width: float) -> str:
+    return f"{points(difference)}, no interval" if math.isnan(width) else f"{points(difference)} ± {100 * width:.1f}"
 
 
 def _percent(spread: Spread | None) -> str:

@@ -100,7 +100,6 @@ def run(arguments: Namespace) -> int:
 
 
 def _experiment(arguments: Namespace, output: Path) -> Experiment:
-    from MedProtectLib.audit.data import TRAIN
     from MedProtectLib.audit.experiment import Experiment
     from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Releases, supported_methods
     from MedProtectLib.fitting.training import DEFAULT_STEPS
@@ -112,7 +111,6 @@ def _experiment(arguments: Namespace, output: Path) -> Experiment:
     limit = arguments.limit or (QUICK_CASES if arguments.quick else None)
     data = _read(arguments, arguments.dataset, arguments.setting, arguments.name, limit)
     public = None if arguments.public is None else _read(arguments, arguments.public, None, None, None)
-    _check_shares(arguments.shares, len(data.cases[TRAIN]))
     given = [f"{PROFILE}{name}" for name in profiles] + [f"{RELEASED}{name}" for name in folders]
     methods = arguments.methods if arguments.methods is not None else ([] if given else ["umed"])
     methods = [name for method in methods for name in (supported_methods(data) if method == ALL else [method])]
@@ -174,16 +172,6 @@ def _bound(asked: float | None, profiles: dict[str, Path], folders: dict[str, Pa
     bound = found[0][1] if found else DEFAULT_BOUND
     check_bound(bound)
     return bound
-
-
-def _check_shares(shares: list[float], cases: int) -> None:
-    """Raises UsageError for a share below 1 that leaves no protected or no clean case among so many."""
-    for part in shares:
-        protected = round(part * cases)
-        if part < 1 and protected in (0, cases):
-            raise UsageError(
-                f"--shares {part:g}: that protects {protected} of {cases} training cases. Give 1/{cases} to {cases - 1}/{cases}, or 1."
-            )
 
 
 def _read(arguments: Namespace, dataset: str, setting: str | None, name: str | None, limit: int | None) -> AuditData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from importlib.util import find_spec
@@ -61,10 +62,64 @@ def test_a_failing_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         train_nnunet(few(), few().samples("train"), steps=10)
 
 
+class Trainer:
+    """nnU-Net's, without a network: every epoch only sees a score."""
+
+    def __init__(self, scores: list[float], folder: Path) -> None:
+        self.scores, self.output_folder, self.logger = scores, str(folder), self
+        self.num_epochs = self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = self.current_epoch = 0
+        self.lengths: list[int] = []
+
+    def on_epoch_start(self) -> None:
+        self.lengths.append(self.num_iterations_per_epoch)
+
+    def on_epoch_end(self) -> None:
+        self.current_epoch += 1
+
+    def get_value(self, key: str, step: int | None) -> list[float]:
+        return self.scores[: self.current_epoch + 1]
+
+    def save_checkpoint(self, path: str) -> None:
+        Path(path).write_text(str(self.current_epoch))
+
+    def run_training(self) -> None:
+        for _ in range(self.num_epochs):
+            self.on_epoch_start()
+            self.on_epoch_end()
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [([0.1, 0.5, 0.2, 0.5], 1), ([math.nan, 0.0, math.nan, 0.3], 3), ([math.nan] * 4, 0), ([0.4, 0.3, 0.2, 0.1], 0)]
+)
+def test_the_network_of_the_highest_look_is_kept(scores: list[float], best: int, tmp_path: Path) -> None:
+    trainer = Trainer(scores, tmp_path)
+    nnunet._watch(trainer, [6, 13, 19, 26])
+    trainer.run_training()
+    assert trainer.lengths == [6, 7, 6, 7]
+    assert (tmp_path / nnunet.HIGHEST).read_text() == str(best)
+    assert int(np.argmax(nnunet._seen(trainer))) == best
+
+
+@pytest.mark.parametrize(("steps", "looks"), [(255, [26, 51, 76, 102, 128, 153, 178, 204, 230, 255]), (3, [1, 2, 3])])
+def test_as_many_iterations_as_asked_for(steps: int, looks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = []
+
+    def ran(folder: Path, *_: object) -> None:
+        tasks.append(json.loads((folder / "task.json").read_text()))
+        (folder / "curve.json").write_text(json.dumps({"dsc": [0.5] * len(looks), "loss": 0.1}))
+
+    monkeypatch.setattr(nnunet, "find_spec", lambda name: object())
+    monkeypatch.setattr(nnunet, "_run", ran)
+    monkeypatch.setattr(nnunet, "_read", lambda *_: {})
+    trained = train_nnunet(few(), few().samples("train"), steps=steps)
+    assert tasks[0]["looks"] == looks == [step for step, _ in trained.curve]
+
+
 @pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnU-Net is not installed (the extra medprotect[nnunet])")
 @pytest.mark.skipif("MEDPROTECT_TEST_NNUNET" not in os.environ, reason="takes minutes; set MEDPROTECT_TEST_NNUNET=1")
 def test_it_trains_and_predicts() -> None:
     data = few()
-    trained = train_nnunet(data, data.samples("train"), steps=10)
-    assert [step for step, _ in trained.curve] == list(range(1, 11))
-    assert score(trained.last, data.samples("test"), data).dsc.shape == (2, 1)
+    trained = train_nnunet(data, data.samples("train"), steps=12)
+    assert [step for step, _ in trained.curve] == [1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    for predictor in (trained.last, trained.best):
+        assert score(predictor, data.samples("test"), data).dsc.shape == (2, 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from audit_samples import nodule_slices, nodules, pictures
 from MedProtectLib import Protector, read_volume
@@ -29,6 +30,7 @@ from samples import SAMPLES
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
 
 BOUND = 8 / 255
+AUDITS = Path(__file__).parents[2] / "Documentation" / "audit"
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def made_row(method: str, seed: int, dsc: list[float], **changed: Any) -> Row:
         name: getattr(made, name)
         for name in ("dataset", "victim", "regime", "method", "seed", "steps", "epsilon", "share", "target_psnr_db")
     }
-    told = {"key": made.key, "void": False, "void_reason": "", "test_cases": [str(n) for n in range(len(dsc))]}
+    told = {"key": made.key, "void": False, "void_reason": "", "test_cases": [str(n) for n in range(len(dsc))], "data_sha256": "of d"}
     return {**what, **scores, **twins, **seen, **told, **changed}
 
 
@@ -156,14 +158,96 @@ def test_tables_tell_mean_spread_and_paired_difference() -> None:
     assert line.score.mean == pytest.approx(np.mean(own))
     assert line.score.deviation == pytest.approx(np.std([np.mean(o) for o in own], ddof=1))
     apart = np.array(own) - np.array(noise)
-    error = math.sqrt(apart.mean(0).var(ddof=1) / 3 + apart.mean(1).var(ddof=1) / 2)
-    assert line.difference == pytest.approx((apart.mean(), 1.96 * error))
+    terms = apart.mean(0).var(ddof=1) / 3, apart.mean(1).var(ddof=1) / 2
+    degrees = sum(terms) ** 2 / (terms[0] ** 2 / 2 + terms[1] ** 2 / 1)
+    assert line.difference == pytest.approx((apart.mean(), stats.t.ppf(0.975, degrees) * math.sqrt(sum(terms))))
     assert control.difference is None
     assert line.psnr == pytest.approx(50.5)
     text = markdown([group])
     assert "| lsp | 100% | 50.50 (49.00) | 40.00 | 21.7% ± 2.4 | 35.0% ± 7.1 |" in text
     assert any("2 seeds" in said for said in cautions(rows, [group]))
     assert any("3 test cases" in said for said in cautions(rows, [group]))
+
+
+def test_the_interval_holds_where_three_seeds_differ_more_than_the_cases() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        rows = [made_row("none", n, [0.8] * 40) for n in range(3)]
+        for n in range(3):
+            rows.append(made_row("noise", n, list(0.5 + rng.normal(0, 0.1, 40))))
+            rows.append(made_row("lsp", n, list(0.4 + rng.normal(0, 0.1) + rng.normal(0, 0.1, 40))))
+        change, width = groups_of(rows)[0].lines[2].difference or (math.nan, math.nan)
+        held += abs(change + 0.1) < width
+    assert held > 0.93 * 400
+
+
+def classified(method: str, seed: int, hits: str, **changed: Any) -> Row:
+    """Six cases of class 0 and two of class 1."""
+    wrong = np.array([hit == "0" for hit in hits])
+    balanced = 1 - (wrong[:6].mean() + wrong[6:].mean()) / 2
+    row = {**made_row(method, seed, [0.0] * 8), "dsc": None, "accuracy": 1 - wrong.mean(), "balanced_accuracy": balanced, "hits": hits}
+    return {**row, "balanced_accuracy_clean_twin": 0.9, **changed}
+
+
+def test_classification_is_compared_by_balanced_accuracy() -> None:
+    rows = [classified("none", 0, "11111111"), classified("noise", 0, "11111111"), classified("lsp", 0, "11111100")]
+    line = groups_of(rows)[0].lines[2]
+    assert line.difference is not None
+    assert line.difference[0] == pytest.approx(-0.5), "of accuracies it is -0.25"
+    assert math.isnan(line.difference[1]), "which cases are of which class is not known"
+    assert "| -50.0, no interval |" in markdown(groups_of(rows))
+    own, classes = "11100110", [0] * 6 + [1] * 2
+    rows = [{**rows[0], "test_classes": classes}, rows[1], classified("lsp", 0, own)]
+    parts = np.array([0, 0, 0, -1, -1, 0]), np.array([0, -1])
+    terms = [part.var(ddof=1) / len(part) / 4 for part in parts]
+    width = stats.t.ppf(0.975, sum(terms) ** 2 / (terms[0] ** 2 / 5 + terms[1] ** 2 / 1)) * math.sqrt(sum(terms))
+    assert groups_of(rows)[0].lines[2].difference == pytest.approx(((-2 / 6 - 1 / 2) / 2, width))
+
+
+def test_breastmnist_is_what_its_balanced_accuracies_say() -> None:
+    groups = groups_of(read_rows(AUDITS / "tier1_breastmnist.jsonl"))
+    (group,) = [group for group in groups if group.regime == "none"]
+    noise = next(line.score for line in group.lines if line.method == "noise")
+    for line in group.lines[2:]:
+        assert line.score is not None
+        assert noise is not None
+        assert line.difference is not None
+        assert line.difference[0] == pytest.approx(line.score.mean - noise.mean, abs=1e-4)
+
+
+def test_no_verdict_rests_on_an_unknown_interval(tmp_path: Path) -> None:
+    rows = RowFile(tmp_path / "rows.jsonl")
+    for row in (classified("none", 0, "11111111"), classified("noise", 0, "11111111"), classified("lsp", 0, "00000000")):
+        rows.append(row)
+    written = write_report(rows.path, tmp_path)
+    assert [line["against_noise"] for line in written.summary] == [None, None, None]
+    assert "the victim" not in (tmp_path / "audit.html").read_text()
+
+
+def test_clean_rows_without_a_bound_have_their_own_table() -> None:
+    rows = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8]), made_row("none", 0, [0.7], key="k", victim="segresnet")]
+    rows.append(made_row("clean_part", 0, [0.7], key="p", victim="unetr", epsilon=0.0))
+    groups = groups_of(rows)
+    assert [(group.victim, [line.method for line in group.lines]) for group in groups] == [
+        ("unet", ["none", "noise"]),
+        ("segresnet", ["none"]),
+    ]
+    assert "### d, segresnet, training 'none', 100 steps, clean data only" in markdown(groups)
+
+
+def test_rows_of_other_test_cases_are_not_compared() -> None:
+    rows = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8, 0.9]), made_row("lsp", 0, [0.1, 0.2])]
+    rows += [made_row("noise", 1, [0.8, 0.9, 0.7]), made_row("lsp", 1, [0.1, 0.2, 0.3])]
+    assert groups_of(rows)[0].lines[2].difference is None
+    rows = [*rows[:3], made_row("noise", 0, [0.8, 0.9], test_cases=["2", "3"])]
+    assert groups_of(rows)[0].lines[2].difference is None
+
+
+def test_a_repeated_key_is_one_row(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8]), made_row("lsp", 0, [0.5]), made_row("lsp", 0, [0.1])]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    assert write_report(rows, tmp_path).summary[2]["score"] == pytest.approx(0.1)
 
 
 def test_void_rows_are_shown_and_not_counted() -> None:
@@ -278,7 +362,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     data = nodules()
     plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["noise"], ["unet"], ["none"], [0], steps=1)
     for share in (0.02, 0.99):
-        with pytest.raises(UsageError, match=f"share {share} of 4 training cases"):
+        with pytest.raises(UsageError, match=f"share {share}: that protects . of 4 training cases"):
             replace(plan, shares=[share]).check()
     bare = [replace(case, target=np.zeros_like(case.target)) for case in data.cases["val"]]
     unlabelled = replace(data, cases={**data.cases, "val": bare})
