@@ -61,8 +61,12 @@ def knots(places: Sequence[np.ndarray], period: int, edge: int, cell: int, axes:
 def spots(places: Sequence[np.ndarray], distance: float) -> np.ndarray:
     """1 within ``SPOT_RADIUS`` distances of the points of a triangular lattice in the slice, -1/2 elsewhere; ``places`` as for knots."""
     steps = (distance, distance * math.sqrt(3))
-    shifted = [[place + n * step / 2 for place, step in zip(places[1:], steps, strict=True)] for n in (0, 1)]
-    near = np.minimum(*(sum(_to_lattice(place, step) ** 2 for place, step in zip(pair, steps, strict=True)) for pair in shifted))
+
+    def squared(turn: int) -> np.ndarray:
+        j, i = (_to_lattice(place + turn * step / 2, step) for place, step in zip(places[1:], steps, strict=True))
+        return j**2 + i**2
+
+    near = np.minimum(squared(0), squared(1))
     return np.where(near <= (SPOT_RADIUS * distance) ** 2, 1.0, -0.5)
 
 
