@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import re
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
-from MedProtectLib.cli.console import Notices, refuse
+from MedProtectLib.cli.console import Notices, close_stdout, refuse
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.version import __version__
 
@@ -29,7 +29,11 @@ COMMANDS = {
 
 
 class _Parser(ArgumentParser):
-    """Wrong usage is one line and exit code 2."""
+    """Wrong usage is one line and exit code 2. Whatever begins like a negative number is one, -1e3 too, as from Python 3.14 on."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see '{self.prog} --help').")
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(as_json, "cancelled: what was not complete was removed.")
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         return 1
     except OSError as error:
         refuse(

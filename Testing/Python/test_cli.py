@@ -116,6 +116,24 @@ def test_a_reader_that_stops_reading_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize(
+    ("arguments", "expected", "message"),
+    [
+        ("methods", 1, "standard output: No space left on device"),
+        ("methods --json", 1, "standard output: No space left on device"),
+        ("methods --nosuch --json", 2, "--nosuch"),
+        ("verify a b --labels c --json", 1, "no such file"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(arguments: str, expected: int, message: str) -> None:
+    command = [sys.executable, "-m", "MedProtectLib", *arguments.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert_one_line(done.returncode, done.stderr, expected)
+    assert message in done.stderr
+
+
 def test_progress_as_json_lines(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--progress", "json")
     assert code == 0
@@ -206,6 +224,20 @@ def test_a_bad_option_is_wrong_usage(options: tuple[str, ...], run: Run, case: t
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.parametrize("low", ["-1e3", "-1E+3", "-.1e4", "-1000"])
+def test_a_negative_number_is_no_option(low: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    code, out, _ = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--window", low, "1e3", "--json")
+    assert code == 0
+    assert json.loads(out)["statistics"]["window"] == [-1000.0, 1000.0]
+
+
+@pytest.mark.parametrize("command", ["fit", "release"])
+def test_a_negative_number_is_no_option_of_any_command(command: str, run: Run, tmp_path: Path) -> None:
+    code, _, err = run(command, tmp_path / "nowhere", "--output", tmp_path / "out", "--window", "-1e3", "-2e3")
+    assert_one_line(code, err, 2 if command == "fit" else 1)
+    assert "expected 2 arguments" not in err
+
+
 @pytest.mark.parametrize("arguments", [(), ("nosuch",), ("protect",), ("verify", "a")], ids=str)
 def test_an_incomplete_command_is_wrong_usage(arguments: tuple[str, ...], run: Run) -> None:
     code, _, err = run(*arguments)
@@ -246,6 +278,93 @@ def test_files_without_a_record_are_swept_and_strangers_kept(run: Run, case: tup
     dead.mkdir()
     assert run("protect", case[0], "--labels", case[1], "--output", out)[0] == 0
     assert listing(out) == ["mr_protected.nrrd", "mr_record.json", "notes.txt"]
+
+
+def test_only_what_medprotect_makes_is_swept(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """Files of others with names like ours, also ours in the folder where they are not made, and those of a neighbouring case."""
+    out, private = tmp_path / "out", tmp_path / "out_private"
+    neighbour = shutil.copy(case[0], case[0].with_name("mr_protected.v2.nrrd"))
+    assert run("protect", neighbour, "--labels", case[1], "--output", out)[0] == 0
+    finished = {path: path.read_bytes() for folder in (out, private) for path in folder.iterdir()}
+    theirs = [out / f"mr_{name}" for name in ("report.pdf", "report.html", "record.xlsx", "perturbation.txt", "private_record.json")]
+    theirs += [private / f"mr_{name}" for name in ("overlay.jpg", "protected.nrrd", "report_1.html", "private_record.txt")]
+    left = [
+        out / "mr_protected.nii.gz",
+        out / "mr_protected_0001.nhdr",
+        private / "mr_report_0001.html",
+        private / "mr_perturbation.medvault",
+    ]
+    for path in (*theirs, *left):
+        path.write_text("content")
+    for options in ((), ("--overwrite",)):
+        assert run("protect", case[0], "--labels", case[1], "--output", out, *options)[0] == 0
+        assert [path.read_text() for path in theirs] == ["content"] * len(theirs)
+        assert not any(path.exists() for path in left)
+        assert {path: path.read_bytes() for path in finished} == finished
+
+
+def test_the_files_of_every_format_are_known_to_the_sweep() -> None:
+    from MedProtectLib.io import metaimage, nrrd
+    from MedProtectLib.staging import DATA_EXTENSIONS
+
+    assert {*nrrd.DATA_EXTENSIONS.values(), *metaimage.DATA_EXTENSIONS.values()} == set(DATA_EXTENSIONS)
+
+
+@pytest.mark.parametrize("how", ["one private folder", "shareable files moved away"])
+def test_the_private_files_of_another_result_need_overwrite(how: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second, private = tmp_path / "a", tmp_path / "b", tmp_path / "a_private"
+    assert run("protect", case[0], "--labels", case[1], "--output", first)[0] == 0
+    if how == "shareable files moved away":
+        second = first.rename(tmp_path / "published").with_name("a")
+    before = {name: (private / name).read_bytes() for name in listing(private)}
+    command = ("protect", case[0], "--labels", case[1], "--output", second, "--private", private, "--bound", "8/255")
+    code, _, err = run(*command)
+    assert_one_line(code, err, 1)
+    assert "mr_private_record.json" in err
+    assert {name: (private / name).read_bytes() for name in listing(private)} == before
+    assert not second.exists()
+    assert run(*command, "--overwrite")[0] == 0
+    assert (private / "mr_perturbation.nrrd").read_bytes() != before["mr_perturbation.nrrd"]
+
+
+def test_private_files_that_appear_in_the_meantime_stay(
+    run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run with the same private folder ends while this one protects."""
+    from MedProtectLib.protector import Protector
+
+    protect = Protector.protect
+
+    def meanwhile(self: Protector, *args: object, **kwargs: object) -> object:
+        monkeypatch.undo()
+        assert run("protect", case[0], "--labels", case[1], "--output", tmp_path / "a", "--private", tmp_path / "private")[0] == 0
+        return protect(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Protector, "protect", meanwhile)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "b", "--private", tmp_path / "private")
+    assert_one_line(code, err, 1)
+    assert not (tmp_path / "b").exists()
+    assert len(listing(tmp_path / "private")) == 4
+
+
+@pytest.mark.parametrize("output", [".", "./", "", "..", "a/.."])
+def test_the_current_folder_and_its_parent_can_take_results(
+    output: str, run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "x" / "y"
+    (here / "a").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    folder = here.parent if output == ".." else here
+    assert run("protect", case[0], "--labels", case[1], "--output", output)[0] == 0
+    assert (folder / "mr_record.json").is_file()
+    assert (folder.with_name(folder.name + "_private") / "mr_private_record.json").is_file()
+
+
+def test_the_root_of_the_file_system_takes_no_results(run: Run, case: tuple[Path, Path]) -> None:
+    code, out, err = run("protect", case[0], "--labels", case[1], "--output", "/", "--json")
+    assert_one_line(code, err, 1)
+    assert "root of the file system" in err
+    assert json.loads(out)["ok"] is False
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
@@ -331,5 +450,6 @@ def test_an_interrupt_at_the_commit_leaves_nothing_that_counts(
     recorded = (tmp_path / "out" / "mr_record.json").is_file()
     assert recorded == (code == 0)
     assert not list(tmp_path.rglob("*.staging"))
-    assert run(*command, "--overwrite")[0] == 0
+    assert recorded or not listing(tmp_path / "out_private")
+    assert run(*command, *(["--overwrite"] if recorded else []))[0] == 0
     assert listing(tmp_path / "out") == ["mr_protected.nrrd", "mr_record.json"]

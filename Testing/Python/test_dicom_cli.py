@@ -57,6 +57,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in listing(folder)}
 
 
+def test_a_damaged_slice_is_one_line_and_leaves_nothing(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    last = sorted(case[0].iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:200] + b"rubbish" * 400)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert last.name in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_series_is_protected_recorded_and_verified(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     before = contents(tmp_path / "in")
     command = ("protect", case[0], "--labels", case[1], "--segments", "organ", "--target-psnr", "45", "--json")
@@ -125,6 +134,7 @@ def test_an_earlier_series_is_replaced_whole_and_strangers_are_kept(run: Run, do
 def test_a_series_without_record_is_swept_by_the_next_run(run: Run, done: tuple[Path, Path, Path], tmp_path: Path) -> None:
     first = contents(tmp_path / "out")
     (tmp_path / "out" / "1.2.840.77_record.json").unlink()
+    (tmp_path / "out_private" / "1.2.840.77_private_record.json").unlink()
     shutil.copy(done[2] / "0001.dcm", done[2] / "0099.dcm")
     assert run("protect", done[0], "--labels", done[1], "--output", tmp_path / "out")[0] == 0
     assert contents(tmp_path / "out") == first
