@@ -259,7 +259,7 @@ class Protector:
         levels: tuple[Levels, ...] = ()
         warnings: tuple[str, ...] = ()
         for part, window in zip(volume.parts(), windows, strict=True):
-            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope)),)
+            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope), regions),)
             warnings += check_levels(bound, window, levels[-1], part)
             if window.guessed:
                 which = f"{part.name}: " if volume.channel_types else ""
@@ -317,6 +317,9 @@ class Protector:
         upwards = delta * np.sign(volume.slope) > 0
         room = np.stack([levels.room(s, upwards[:, n]) for n, s in enumerate(stored)], axis=-1)
         ceiling = np.minimum(np.floor(limit * width_in_levels * (1 + 1e-6)), room)
+        most = plan.bound * window.width / abs(volume.slope)
+        for n, s in enumerate(stored):
+            ceiling[:, n] = levels.within(most, s, ceiling[:, n], upwards[:, n])
         values = int(np.prod(volume.geometry.shape)) * len(stored)
         budget = None if self.target_psnr is None else share * energy_budget(self.target_psnr, values, width_in_levels)
         counts = quantise((delta * width_in_levels).ravel(), ceiling.ravel(), self.seed_for(plan.profile), budget).reshape(delta.shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import labels_or_class, read_volume, sha256_path
-from MedProtectLib.levels import find_padding
+from MedProtectLib.levels import BOUND_ROUNDING, find_padding
 from MedProtectLib.profile import LARGEST_HALF_WIDTH
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import HALF_WIDTH, find_regions
@@ -118,7 +118,7 @@ def _findings(statistics: Statistics, record: dict[str, Any], protected: Path) -
         findings.append("not a single voxel differs: this image is not protected")
     if statistics.changed_outside_regions:
         findings.append(f"{statistics.changed_outside_regions} voxels outside the interior and the contour band differ")
-    if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * (1 + 1e-5):
+    if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * BOUND_ROUNDING:
         findings.append(f"the largest change of {statistics.max_abs_change[0]:.5f} exceeds the bound of {statistics.epsilon:.5f}")
     if record and record.get("protected_sha256") != sha256_path(protected):
         findings.append("the file is not the one that its record describes (SHA-256 differs)")
