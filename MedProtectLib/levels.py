@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.regions import Regions
 from MedProtectLib.volume import Volume
 
@@ -17,6 +18,7 @@ GRID_MOST_LEVELS = 65536
 GRID_TOLERANCE = 0.05
 BOUND_ROUNDING = 1 + 1e-5  # how far a stored change may pass the bound by the rounding of floats
 WHOLE = 1 + 1e-9  # before rounding down: 3.9999999999 levels are 4
+LARGEST_INTEGER = 2**52  # the difference of any two such numbers is exact in a 64-bit float
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,11 @@ def _reaching_the_edge(mask: np.ndarray) -> np.ndarray:
 
 
 def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float, regions: Regions) -> Levels:
-    """The levels of an image of one part. ``padding`` as found for it, ``epsilon_stored`` the bound in stored units."""
+    """The levels of an image of one part. ``padding`` as found for it, ``epsilon_stored`` the bound in stored units.
+
+    Raises:
+        MedProtectError: integers too large to be counted exactly.
+    """
     stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
@@ -145,6 +151,11 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
     if held is None and padding is not None and stored.ndim == 3 and not _is_picture(volume):
         held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
+        if max(-int(lowest), int(highest)) > LARGEST_INTEGER:
+            raise MedProtectError(
+                f"{volume.name}: its values go from {lowest} to {highest}; beyond 2^52 whole numbers cannot be measured exactly. "
+                "Subtract an offset, or store them with fewer digits."
+            )
         return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest), held=held)
     rungs = _regular_grid(np.unique(stored))
     if rungs is not None:

@@ -58,8 +58,8 @@ class Protection:
     """A protected volume with everything that was decided on the way.
 
     ``windows`` and ``steps`` have one entry for every part of the image (:meth:`~MedProtectLib.volume.Volume.parts`). ``counts``
-    holds the change of every voxel of the regions' box in whole levels of so many stored units, int32 (k, j, i) or
-    (k, j, i, c). ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
+    holds the change of every voxel of the regions' box in whole levels of so many stored units, (k, j, i) or (k, j, i, c); int32,
+    or int64 where a change needs it. ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
     """
 
     volume: Volume
@@ -323,7 +323,7 @@ class Protector:
         values = int(np.prod(volume.geometry.shape)) * len(stored)
         budget = None if self.target_psnr is None else share * energy_budget(self.target_psnr, values, width_in_levels)
         counts = quantise((delta * width_in_levels).ravel(), ceiling.ravel(), self.seed_for(plan.profile), budget).reshape(delta.shape)
-        on_box = np.zeros((*touched.shape, len(stored)), np.int32)
+        on_box = np.zeros((*touched.shape, len(stored)), counts.dtype)
         on_box[touched] = counts
         return on_box[..., 0] if volume.array.ndim == 3 else on_box
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.levels import FineLevels, GridLevels, IntegerLevels, find_levels, find_padding
 from MedProtectLib.regions import Regions, find_regions
 from MedProtectLib.volume import Geometry, Volume
@@ -66,6 +67,14 @@ def test_integers_stay_in_the_images_own_range(dtype: type, rng: np.random.Gener
         moved = levels.shift(stored, np.minimum(room, 5) * (1 if up else -1))
         assert moved.min() >= array.min()
         assert moved.max() <= array.max()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.int64, -(2**52) - 1), (np.uint64, 2**64 - 1)])
+def test_integers_that_floats_cannot_count_are_refused(dtype: type, value: int) -> None:
+    array = np.arange(300, dtype=dtype).reshape(3, 10, 10)
+    array[0, 0, 0] = value
+    with pytest.raises(MedProtectError, match="beyond 2\\^52"):
+        find_levels(volume_of(array), None, 6, everywhere(array))
 
 
 def test_padding_is_the_floor_that_many_voxels_share() -> None:

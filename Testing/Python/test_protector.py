@@ -89,13 +89,19 @@ def of_pictures() -> Profile:
     return Profile.load(path)
 
 
+KINDS = [
+    *("int16 integers", "int32 integers", "int64 wide"),
+    *("float32 rounded", "float64 rounded", "float32 spread", "float64 spread"),
+]
+
+
 def stored_values(kind: str, levels: int, scale: float, offset: float, seed: int) -> np.ndarray:
     """A picture (1, j, i): integers, a grid of decimals that were rounded, or a continuum with a few values far away."""
     rng = np.random.default_rng(seed)
     array = np.rint(rng.normal(0.5, 0.17, (1, 24, 26)).clip(0, 1) * levels)
-    if kind.startswith("int"):
-        return (np.rint(offset) + np.rint(scale) * array).astype(kind)
     dtype, form = kind.split()
+    if form in ("integers", "wide"):
+        return (np.rint(offset) + np.rint(scale * (1e9 if form == "wide" else 1)) * array).astype(dtype)
     if form == "rounded":
         return (np.round(array * scale / levels, 2 - int(np.log10(scale / levels))) + offset).astype(dtype)
     far = rng.uniform(offset, 1e7, array.shape) * (np.arange(24)[:, None] < 2)
@@ -134,8 +140,21 @@ def test_floats_too_coarse_for_the_bound_are_refused() -> None:
         Protector(profile=untrained(3), window=(3e7, 3e7 + 60)).protect(Volume(array, volume.geometry), labels)
 
 
+@pytest.mark.parametrize("target", [None, 50.1])
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_more_levels_than_32_bits_count(dtype: str, target: float | None) -> None:
+    volume, labels = scene(dtype="float64")
+    wide = volume.with_array((volume.array.clip(0) * 4e9 + np.random.default_rng(0).integers(0, 2**32, volume.array.shape)).round())
+    result = Protector(target_psnr=target).protect(Volume(wide.array.astype(dtype), volume.geometry), labels)
+    reference = Protector(target_psnr=target).protect(wide, labels)
+    assert result.counts.dtype == np.int64
+    assert result.statistics.psnr_db == pytest.approx(50.1 if target else reference.statistics.psnr_db, abs=0.02)
+    assert result.statistics.max_abs_change[0] <= BOUND * (1 + 1e-8)
+    assert np.isin(np.sign(result.counts) - np.sign(reference.counts), 0).mean() > 0.99
+
+
 @given(
-    kind=st.sampled_from(["int16", "int32", "int64", "float32 rounded", "float64 rounded", "float32 spread", "float64 spread"]),
+    kind=st.sampled_from(KINDS),
     levels=st.integers(40, 400),
     scale=st.floats(1, 300),
     offset=st.sampled_from([0.0, -7.3, 1e3, 8190.0, 1e4, 1e5, 3e5, 1e6, 3e6]),
@@ -147,7 +166,7 @@ def test_floats_too_coarse_for_the_bound_are_refused() -> None:
 def test_what_is_stored_keeps_the_bound_and_the_regions(
     kind: str, levels: int, scale: float, offset: float, width: float, target: float | None, seed: int
 ) -> None:
-    if kind == "int16":
+    if kind == "int16 integers":
         scale, offset = 1.0, min(offset, 1e4)
     array = stored_values(kind, levels, scale, offset, seed)
     labels = np.zeros(array.shape, np.uint8)
