@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 
 from MedProtectLib import read_volume
 from MedProtectLib.cli.main import main
+from MedProtectLib.io import write_volume
 from samples import Run
 
 FORMATS = {
@@ -65,6 +67,30 @@ def test_protect_and_verify(ending: str, tmp_path: Path, capsys: pytest.CaptureF
     assert told["statistics"]["max_abs_change"][0] <= 8 / 255 * (1 + 1e-6)
     assert main([str(a) for a in ("verify", image, told["protected"], "--labels", labels, "--json")]) == 0
     assert json.loads(capsys.readouterr().out)["statistics"]["psnr_db"] == pytest.approx(told["statistics"]["psnr_db"])
+
+
+@pytest.mark.parametrize(("ending", "data"), [(".hdr", ".img"), (".mhd", ".raw"), (".nhdr", ".raw")])
+def test_a_changed_data_file_is_not_what_was_recorded(ending: str, data: str, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    image, labels = made(tmp_path / "in", ending)
+    assert run("protect", image, "--labels", labels, "--output", tmp_path / "out", "--bound", "8/255")[0] == 0
+    protected, values = (tmp_path / "out" / f"case_protected{extension}" for extension in (ending, data))
+    record = json.loads((tmp_path / "out" / "case_record.json").read_text())
+    private = json.loads((tmp_path / "out_private" / "case_private_record.json").read_text())
+    assert record["protected_sha256"] == hashlib.sha256(protected.read_bytes() + values.read_bytes()).hexdigest()
+    assert private["original_sha256"] == hashlib.sha256(image.read_bytes() + image.with_suffix(data).read_bytes()).hexdigest()
+    assert run("verify", image, protected, "--labels", labels)[0] == 0
+    after = read_volume(protected)
+    change = after.array.astype(int) - read_volume(image).array
+    spoiled = after.array.copy()
+    spoiled.flat[np.abs(change).argmax()] -= np.sign(change.flat[np.abs(change).argmax()])
+    values.unlink()
+    protected.unlink()
+    write_volume(after.with_array(spoiled), protected)
+    code, _, err = run("verify", image, protected, "--labels", labels)
+    assert code == 1
+    assert "since the record was written" in err
+    assert "SHA-256 differs" in err
 
 
 @pytest.mark.parametrize(("image_ending", "labels_ending"), [(".png", ".png"), ("_rgb.tif", ".png"), (".png", ".nrrd"), (".nrrd", ".tif")])
