@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_path, sha256_voxels, write_volume
+from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_image, sha256_path, sha256_voxels, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protector import Protection, Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
@@ -84,8 +84,12 @@ def protect_file(
         stored = write_and_reread(protection.volume, protected)
         at("measure")
         statistics = measure(volume, stored, protection.regions, protection.windows, protection.bound)
-        shared = {"case": destination.name, "protected_file": protected.name, "protected_sha256": sha256_path(protected)}
-        shared["protected_voxels_sha256"] = sha256_voxels(stored.array)
+        shared = {
+            "case": destination.name,
+            "protected_file": protected.name,
+            "protected_sha256": sha256_image(protected, stored.source),
+            "protected_voxels_sha256": sha256_voxels(stored.array),
+        }
         originals = {
             "original_file": image.name or image.resolve().name,
             "original_sha256": _sha256_of_image(image, volume),
@@ -103,9 +107,9 @@ def protect_file(
 
 
 def _sha256_of_image(image: Path, volume: Volume) -> str:
-    """SHA-256 of the image's file, or of those files of a folder that belong to its DICOM series."""
+    """SHA-256 of the image's files, or of those files of a folder that belong to its DICOM series."""
     if volume.source.extension:
-        return sha256_path(image)
+        return sha256_image(image, volume.source)
     return sha256_files(volume.source.files, image if image.is_dir() else image.parent)
 
 

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.regions import Regions
 from MedProtectLib.volume import Volume
 
 FLOOR_SHARE = 0.01
 FINE_STEPS_PER_BOUND = 1024
 GRID_MOST_LEVELS = 65536
 GRID_TOLERANCE = 0.05
+BOUND_ROUNDING = 1 + 1e-5  # how far a stored change may pass the bound by the rounding of floats
+WHOLE = 1 + 1e-9  # before rounding down: 3.9999999999 levels are 4
+LARGEST_INTEGER = 2**52  # the difference of any two such numbers is exact in a 64-bit float
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Levels(ABC):
         distance = np.where(up, highest - values, values - lowest)
         return np.maximum(np.floor(distance / self.step + GRID_TOLERANCE), 0.0)
 
+    @abstractmethod
+    def within(self, most: float, stored: np.ndarray, counts: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """``counts`` >= 0, made smaller where the value would move by more than ``most`` stored units; they respect :meth:`room`."""
+
 
 class IntegerLevels(Levels):
     """Every integer is a level."""
@@ -53,12 +62,21 @@ class IntegerLevels(Levels):
     def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return (stored.astype(np.int64) + counts.astype(np.int64)).astype(stored.dtype)
 
+    def within(self, most: float, stored: np.ndarray, counts: np.ndarray, up: np.ndarray) -> np.ndarray:
+        return np.minimum(counts, np.floor(most * WHOLE))
+
 
 class FineLevels(Levels):
     """A continuous float image: a binary step far below the bound stands in for levels."""
 
     def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return (stored.astype(np.float64) + counts * self.step).astype(stored.dtype)
+
+    def within(self, most: float, stored: np.ndarray, counts: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """Where rounding to the stored type leads too far, the last float before that is the end."""
+        end = self.shift(stored, np.where(up, counts, -counts))
+        before = np.nextafter(end, stored)
+        return np.where(_apart(end, stored) > most * BOUND_ROUNDING, np.floor(_apart(before, stored) / self.step), counts)
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,16 @@ class GridLevels(Levels):
     def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
         index = np.rint((stored.astype(np.float64) - float(self.rungs[0])) / self.step).astype(np.int64)
         return self.rungs[index + counts.astype(np.int64)]
+
+    def within(self, most: float, stored: np.ndarray, counts: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """A rung may lie a little off its place, which is less than one level for two of them."""
+        end = self.shift(stored, np.where(up, counts, -counts))
+        return counts - (_apart(end, stored) > most * BOUND_ROUNDING)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    distance: np.ndarray = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return distance
 
 
 def find_padding(volume: Volume) -> np.ndarray | None:
@@ -110,8 +138,12 @@ def _reaching_the_edge(mask: np.ndarray) -> np.ndarray:
     return reaching
 
 
-def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float) -> Levels:
-    """The levels of an image of one part. ``padding`` as found for it, ``epsilon_stored`` the bound in stored units."""
+def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: float, regions: Regions) -> Levels:
+    """The levels of an image of one part. ``padding`` as found for it, ``epsilon_stored`` the bound in stored units.
+
+    Raises:
+        MedProtectError: integers too large to be counted exactly.
+    """
     stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
@@ -119,13 +151,25 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
     if held is None and padding is not None and stored.ndim == 3 and not _is_picture(volume):
         held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
+        if max(-int(lowest), int(highest)) > LARGEST_INTEGER:
+            raise MedProtectError(
+                f"{volume.name}: its values go from {lowest} to {highest}; beyond 2^52 whole numbers cannot be measured exactly. "
+                "Subtract an offset, or store them with fewer digits."
+            )
         return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest), held=held)
     rungs = _regular_grid(np.unique(stored))
     if rungs is not None:
         step = (float(rungs[-1]) - float(rungs[0])) / (len(rungs) - 1)
         return GridLevels(step, float(rungs[int(keep_off_floor)]), float(rungs[-1]), rungs, held=held)
-    step = 2.0 ** np.floor(np.log2(epsilon_stored / FINE_STEPS_PER_BOUND))
-    return FineLevels(float(step), float(lowest) + keep_off_floor * float(step), float(highest), held=held)
+    step = _fine_step(volume, epsilon_stored, regions)
+    return FineLevels(step, float(lowest) + keep_off_floor * step, float(highest), held=held)
+
+
+def _fine_step(volume: Volume, epsilon_stored: float, regions: Regions) -> float:
+    """A power of 2 far below the bound, yet no smaller than the gap between the largest of the floats that may change and the next."""
+    values = [volume.channel(c)[regions.box][regions.touched] for c in volume.intensity_channels]
+    gap = max(float(np.spacing(np.abs(v).max())) for v in values)
+    return max(float(2.0 ** np.floor(np.log2(epsilon_stored / FINE_STEPS_PER_BOUND))), gap)
 
 
 def _declared(volume: Volume) -> tuple[float, float] | None:

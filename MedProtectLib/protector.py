@@ -58,8 +58,8 @@ class Protection:
     """A protected volume with everything that was decided on the way.
 
     ``windows`` and ``steps`` have one entry for every part of the image (:meth:`~MedProtectLib.volume.Volume.parts`). ``counts``
-    holds the change of every voxel of the regions' box in whole levels of so many stored units, int32 (k, j, i) or
-    (k, j, i, c). ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
+    holds the change of every voxel of the regions' box in whole levels of so many stored units, (k, j, i) or (k, j, i, c); int32,
+    or int64 where a change needs it. ``notices`` are one-line remarks for the user (guesses), ``warnings`` things to act on.
     """
 
     volume: Volume
@@ -259,7 +259,7 @@ class Protector:
         levels: tuple[Levels, ...] = ()
         warnings: tuple[str, ...] = ()
         for part, window in zip(volume.parts(), windows, strict=True):
-            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope)),)
+            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope), regions),)
             warnings += check_levels(bound, window, levels[-1], part)
             if window.guessed:
                 which = f"{part.name}: " if volume.channel_types else ""
@@ -317,10 +317,13 @@ class Protector:
         upwards = delta * np.sign(volume.slope) > 0
         room = np.stack([levels.room(s, upwards[:, n]) for n, s in enumerate(stored)], axis=-1)
         ceiling = np.minimum(np.floor(limit * width_in_levels * (1 + 1e-6)), room)
+        most = plan.bound * window.width / abs(volume.slope)
+        for n, s in enumerate(stored):
+            ceiling[:, n] = levels.within(most, s, ceiling[:, n], upwards[:, n])
         values = int(np.prod(volume.geometry.shape)) * len(stored)
         budget = None if self.target_psnr is None else share * energy_budget(self.target_psnr, values, width_in_levels)
         counts = quantise((delta * width_in_levels).ravel(), ceiling.ravel(), self.seed_for(plan.profile), budget).reshape(delta.shape)
-        on_box = np.zeros((*touched.shape, len(stored)), np.int32)
+        on_box = np.zeros((*touched.shape, len(stored)), counts.dtype)
         on_box[touched] = counts
         return on_box[..., 0] if volume.array.ndim == 3 else on_box
 

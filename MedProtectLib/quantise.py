@@ -44,7 +44,7 @@ def quantise(desired: np.ndarray, ceiling: np.ndarray, seed: int, budget: float 
         budget: largest sum of squared changes.
 
     Returns:
-        int32 (n,).
+        int32 (n,), or int64 where a change needs it.
 
     Raises:
         MedProtectError: no voxel is wished to change, or not a single one could.
@@ -66,7 +66,8 @@ def quantise(desired: np.ndarray, ceiling: np.ndarray, seed: int, budget: float 
         return np.minimum(np.maximum(np.rint(amplitude * magnitude), chosen), ceiling)
 
     counts = at(1.0) if budget is None else _strongest_within(at, budget)
-    return (np.sign(desired) * counts * able).astype(np.int32)
+    kind = np.int32 if counts.max() <= np.iinfo(np.int32).max else np.int64
+    return (np.sign(desired) * counts * able).astype(kind)
 
 
 def _largest(magnitude: np.ndarray, count: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import labels_or_class, read_volume, sha256_path
-from MedProtectLib.levels import find_padding
+from MedProtectLib.io import labels_or_class, read_volume, sha256_image, sha256_voxels
+from MedProtectLib.levels import BOUND_ROUNDING, find_padding
 from MedProtectLib.profile import LARGEST_HALF_WIDTH
 from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import HALF_WIDTH, find_regions
@@ -68,7 +68,7 @@ def verify_files(
     else:
         windows = choose_windows(before, regions, modality, window)
     statistics = measure(before, after, regions, windows, record.get("bound"))
-    return Verification(statistics, tuple(_findings(statistics, record, Path(protected))), notices + resampled)
+    return Verification(statistics, tuple(_findings(statistics, record, Path(protected), after)), notices + resampled)
 
 
 def _comparable(before: Volume, after: Volume, protected: Path) -> None:
@@ -112,16 +112,18 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _findings(statistics: Statistics, record: dict[str, Any], protected: Path) -> list[str]:
+def _findings(statistics: Statistics, record: dict[str, Any], protected: Path, after: Volume) -> list[str]:
     findings = []
     if statistics.changed_voxels == 0:
         findings.append("not a single voxel differs: this image is not protected")
     if statistics.changed_outside_regions:
         findings.append(f"{statistics.changed_outside_regions} voxels outside the interior and the contour band differ")
-    if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * (1 + 1e-5):
+    if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * BOUND_ROUNDING:
         findings.append(f"the largest change of {statistics.max_abs_change[0]:.5f} exceeds the bound of {statistics.epsilon:.5f}")
-    if record and record.get("protected_sha256") != sha256_path(protected):
+    if record and record.get("protected_sha256") != sha256_image(protected, after.source):
         findings.append("the file is not the one that its record describes (SHA-256 differs)")
+    if "protected_voxels_sha256" in record and record["protected_voxels_sha256"] != sha256_voxels(after.array):
+        findings.append("its voxels changed since the record was written")
     said = record.get("statistics", {}).get("psnr_db")
     if said is not None and (statistics.psnr_db is None or not np.isclose(said, statistics.psnr_db, atol=0.01)):
         findings.append(f"the record says {said:.2f} dB PSNR, the files have {statistics.psnr_db or float('inf'):.2f}")

@@ -16,7 +16,8 @@ class Geometry:
     """Where the voxels of a grid lie in patient space (LPS, millimetres).
 
     ``size``, ``spacing`` and the columns of ``direction`` go by the index axes (i, j, k); arrays have the
-    axis order (k, j, i). A 2D picture is a grid with one k and ``dimension`` 2.
+    axis order (k, j, i). A 2D picture is a grid with one k and ``dimension`` 2. ``placed`` is whether the file's format has a
+    position in space at all.
     """
 
     size: tuple[int, int, int]
@@ -24,6 +25,7 @@ class Geometry:
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     dimension: int = 3
+    placed: bool = field(default=True, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ WINDOW_UNITS = "window units"
 MODALITIES = ("CT", "MR", "US", "XR")
 CT_MINIMUM_WIDTH = 400.0
 CT_REACH_MM = 10.0
+SPACING_ROUNDING = 1 + 1e-5  # a spacing that a format keeps in 32 bits is the same spacing
 CT_AIR = -500.0
 HOUNSFIELD = "HU"
 PERCENTILES = (0.5, 99.5)
@@ -83,7 +84,7 @@ def check_window(given: Sequence[float]) -> tuple[float, float]:
 
 
 def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> IntensityWindow:
-    margin = tuple(int(CT_REACH_MM // s) for s in volume.geometry.spacing_kji)
+    margin = tuple(int(CT_REACH_MM * SPACING_ROUNDING // s) for s in volume.geometry.spacing_kji)
     box = grown(regions.box, (margin[0], margin[1], margin[2]), volume.geometry.shape)
     near = np.zeros([s.stop - s.start for s in box], np.uint8)
     near[within(regions.box, box)] = regions.labelled

@@ -5,7 +5,7 @@ voxels of the same type and shape. SimpleITK and nibabel are loaded when the fir
 """
 
 from MedProtectLib.io.channels import channel_files
-from MedProtectLib.io.hashing import sha256_file, sha256_files, sha256_path, sha256_voxels
+from MedProtectLib.io.hashing import sha256_file, sha256_files, sha256_image, sha256_path, sha256_voxels
 from MedProtectLib.io.labels import labels_or_class, read_labels
 from MedProtectLib.io.names import case_name, extension_of, stem_of
 from MedProtectLib.io.resample import resample_labels
@@ -21,6 +21,7 @@ __all__ = [
     "resample_labels",
     "sha256_file",
     "sha256_files",
+    "sha256_image",
     "sha256_path",
     "sha256_voxels",
     "stem_of",

@@ -11,6 +11,7 @@ import numpy as np
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.channels import channel_files
+from MedProtectLib.io.source import Source
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -19,14 +20,18 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     Raises:
         MedProtectError: the file cannot be read.
     """
+    return _sha256_in_turn(channel_files(path) or (Path(path),))
+
+
+def _sha256_in_turn(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    try:
-        for file in channel_files(path) or (Path(path),):
+    for file in files:
+        try:
             with file.open("rb") as stream:
                 hashlib.file_digest(stream, lambda: digest)
-        return digest.hexdigest()
-    except OSError as error:
-        raise MedProtectError(f"{os.fspath(path)}: cannot be read ({error.strerror}).") from error
+        except OSError as error:
+            raise MedProtectError(f"{file}: cannot be read ({error.strerror}).") from error
+    return digest.hexdigest()
 
 
 def sha256_path(path: str | os.PathLike[str]) -> str:
@@ -37,6 +42,18 @@ def sha256_path(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     return sha256_files([p for p in path.rglob("*") if p.is_file()], path) if path.is_dir() else sha256_file(path)
+
+
+def sha256_image(path: str | os.PathLike[str], source: Source) -> str:
+    """SHA-256 of the image that was read from ``path``, as records have it.
+
+    It is that of its file; where header and voxels, or the channels, are files of their own, of these one after the other, the
+    header first; of a DICOM series in a folder :func:`sha256_path`.
+
+    Raises:
+        MedProtectError: a file cannot be read.
+    """
+    return _sha256_in_turn(source.files) if source.extension else sha256_path(path)
 
 
 def sha256_files(files: Iterable[Path], folder: Path) -> str:

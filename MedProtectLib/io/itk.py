@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_picture(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
     with _one_line_errors(path):
         header = _header(path, reader)
         array = sitk.GetArrayFromImage(header.Execute())
-        geometry = _geometry(path, header)
+        geometry = replace(_geometry(path, header), placed=False)
     return array.reshape((*geometry.shape, *array.shape[header.GetDimension() :])), geometry
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io.names import is_dicom
+from MedProtectLib.io.resample import check_size
 from MedProtectLib.io.volumes import read_stored
 from MedProtectLib.volume import LabelMap, Segment, Volume
 
@@ -30,7 +31,8 @@ def read_labels(path: str | os.PathLike[str], image: Volume | None = None) -> La
     contours need it.
 
     Raises:
-        MedProtectError: as for :func:`read_volume`; negative or fractional values; colours instead of labels.
+        MedProtectError: as for :func:`read_volume`; negative or fractional values; colours instead of labels; a picture of another
+            size than the ``image``.
     """
     path = Path(path)
     if (path.is_dir() or is_dicom(path)) and (found := _from_dicom(path, image)) is not None:
@@ -43,7 +45,10 @@ def read_labels(path: str | os.PathLike[str], image: Volume | None = None) -> La
     names = _caret_names(volume)
     for number, layer in enumerate(layers):
         segments += [Segment(names.get(v, str(v)), v, number) for v in _values(layer) if v and (number, v) not in named]
-    return LabelMap(layers, volume.geometry, tuple(segments), path.name)
+    labels = LabelMap(layers, volume.geometry, tuple(segments), path.name)
+    if image is not None:
+        check_size(labels, image.geometry, image.name)
+    return labels
 
 
 def labels_or_class(volume: Volume, path: str | os.PathLike[str] | None, segments: Sequence[str], image_class: str | None) -> LabelMap:

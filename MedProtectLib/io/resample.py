@@ -18,8 +18,9 @@ def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
     2D pictures of equal size count as one grid where neither is placed in space: resolutions in picture files are about printing.
 
     Raises:
-        MedProtectError: the two grids have no point in common.
+        MedProtectError: the two grids have no point in common; as for :func:`check_size`.
     """
+    check_size(labels, geometry, "the image")
     if labels.geometry.same_grid(geometry) or _same_picture(labels.geometry, geometry):
         return replace(labels, geometry=geometry)
     if not (_reaches(labels.geometry, geometry) and _reaches(geometry, labels.geometry)):
@@ -31,6 +32,23 @@ def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
 
     layers = tuple(resample_nearest(layer, labels.geometry, geometry) for layer in labels.layers)
     return replace(labels, layers=layers, geometry=geometry)
+
+
+def check_size(labels: LabelMap, geometry: Geometry, image: str) -> None:
+    """Refuse labels that would have to be resampled where they or the ``image`` have no position in space, such as PNG and TIFF.
+
+    Raises:
+        MedProtectError: they have another size than the image.
+    """
+    if labels.geometry.size != geometry.size and not (labels.geometry.placed and geometry.placed):
+        raise MedProtectError(
+            f"{labels.name}: the labels have {_pixels(labels.geometry)} pixels and {image} has {_pixels(geometry)}, and a picture does "
+            "not say where it lies. Give labels of the image's size."
+        )
+
+
+def _pixels(grid: Geometry) -> str:
+    return " x ".join(map(str, grid.size[: grid.dimension]))
 
 
 def _same_picture(one: Geometry, other: Geometry) -> bool:

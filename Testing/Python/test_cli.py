@@ -100,6 +100,7 @@ def test_verify_accepts_the_result_and_refuses_spoiled_ones(run: Run, case: tupl
     assert code == 1
     assert "outside" in err
     assert "SHA-256 differs" in err
+    assert "since the record was written" in err
 
 
 def test_methods_lists_umed(run: Run) -> None:

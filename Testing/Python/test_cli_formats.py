@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import SimpleITK as sitk
 
 from MedProtectLib import read_volume
 from MedProtectLib.cli.main import main
+from MedProtectLib.io import write_volume
+from samples import Run
 
 FORMATS = {
     ".nrrd": ("int16", 3),
@@ -64,3 +67,54 @@ def test_protect_and_verify(ending: str, tmp_path: Path, capsys: pytest.CaptureF
     assert told["statistics"]["max_abs_change"][0] <= 8 / 255 * (1 + 1e-6)
     assert main([str(a) for a in ("verify", image, told["protected"], "--labels", labels, "--json")]) == 0
     assert json.loads(capsys.readouterr().out)["statistics"]["psnr_db"] == pytest.approx(told["statistics"]["psnr_db"])
+
+
+@pytest.mark.parametrize(("ending", "data"), [(".hdr", ".img"), (".mhd", ".raw"), (".nhdr", ".raw")])
+def test_a_changed_data_file_is_not_what_was_recorded(ending: str, data: str, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    image, labels = made(tmp_path / "in", ending)
+    assert run("protect", image, "--labels", labels, "--output", tmp_path / "out", "--bound", "8/255")[0] == 0
+    protected, values = (tmp_path / "out" / f"case_protected{extension}" for extension in (ending, data))
+    record = json.loads((tmp_path / "out" / "case_record.json").read_text())
+    private = json.loads((tmp_path / "out_private" / "case_private_record.json").read_text())
+    assert record["protected_sha256"] == hashlib.sha256(protected.read_bytes() + values.read_bytes()).hexdigest()
+    assert private["original_sha256"] == hashlib.sha256(image.read_bytes() + image.with_suffix(data).read_bytes()).hexdigest()
+    assert run("verify", image, protected, "--labels", labels)[0] == 0
+    after = read_volume(protected)
+    change = after.array.astype(int) - read_volume(image).array
+    spoiled = after.array.copy()
+    spoiled.flat[np.abs(change).argmax()] -= np.sign(change.flat[np.abs(change).argmax()])
+    values.unlink()
+    protected.unlink()
+    write_volume(after.with_array(spoiled), protected)
+    code, _, err = run("verify", image, protected, "--labels", labels)
+    assert code == 1
+    assert "since the record was written" in err
+    assert "SHA-256 differs" in err
+
+
+@pytest.mark.parametrize(("image_ending", "labels_ending"), [(".png", ".png"), ("_rgb.tif", ".png"), (".png", ".nrrd"), (".nrrd", ".tif")])
+def test_a_picture_needs_labels_of_its_size(image_ending: str, labels_ending: str, tmp_path: Path, run: Run) -> None:
+    values = np.random.default_rng(0).integers(1, 255, (60, 70) + ((3,) if "rgb" in image_ending else ())).astype(np.uint8)
+    image, labels = tmp_path / f"case{image_ending}", tmp_path / f"mask{labels_ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector="rgb" in image_ending), image)
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((50, 64), np.uint8)), labels)
+    code, _, err = run("protect", image, "--labels", labels, "--output", tmp_path / "out")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert f"{labels.name}: the labels have 64 x 50 pixels and {image.name} has 70 x 60" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_placed_labels_of_another_size_are_resampled(tmp_path: Path, run: Run) -> None:
+    image, labels = (
+        sitk.GetImageFromArray(np.random.default_rng(0).integers(1, 255, (60, 70)).astype(np.uint8)),
+        np.ones((20, 24), np.uint8),
+    )
+    mask = sitk.GetImageFromArray(labels)
+    mask.SetSpacing((2.0, 2.0))
+    sitk.WriteImage(image, tmp_path / "case.nrrd")
+    sitk.WriteImage(mask, tmp_path / "mask.mha")
+    code, _, err = run("protect", tmp_path / "case.nrrd", "--labels", tmp_path / "mask.mha", "--output", tmp_path / "out")
+    assert code == 0
+    assert "were resampled to it" in err

@@ -226,6 +226,13 @@ def test_pictures_of_equal_size_are_one_grid():
     assert not np.array_equal(resample_labels(labels, placed).layers[0], labels.layers[0])
 
 
+@pytest.mark.parametrize("unplaced", ["image", "labels"])
+def test_labels_of_another_size_need_a_position_in_space(unplaced):
+    image, mask = (Geometry(size, dimension=2, placed=unplaced != name) for name, size in (("image", (4, 3, 1)), ("labels", (3, 3, 1))))
+    with pytest.raises(MedProtectError, match=r"^labels.nrrd: the labels have 3 x 3 pixels and the image has 4 x 3, .*size\.$"):
+        resample_labels(label_map(LABELS[:1, :, :3].astype(np.uint8), mask), image)
+
+
 @pytest.mark.parametrize("origin", [(100.0, 0.0, 0.0), (0.0, -3.0, 0.0), (0.0, 0.0, 2.0), (-4.0, 0.0, 0.0)])
 def test_labels_elsewhere_in_space(origin):
     with pytest.raises(MedProtectError, match=r"^labels.nrrd: the labels lie elsewhere in space than the image \(.* mm; the image .* mm\)"):

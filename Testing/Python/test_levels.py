@@ -5,12 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.levels import FineLevels, GridLevels, IntegerLevels, find_levels, find_padding
+from MedProtectLib.regions import Regions, find_regions
 from MedProtectLib.volume import Geometry, Volume
 
 
 def volume_of(array: np.ndarray, **more: object) -> Volume:
     return Volume(array, Geometry(tuple(array.shape[2::-1])), **more)  # type: ignore[arg-type]
+
+
+def everywhere(array: np.ndarray) -> Regions:
+    return find_regions(np.ones(array.shape[:3], bool))
 
 
 @given(step=st.floats(1e-3, 1e3), origin=st.floats(-1e3, 1e3), count=st.integers(20, 300), seed=st.integers(0, 99))
@@ -20,7 +26,7 @@ def test_a_float_grid_is_found_and_kept(step: float, origin: float, count: int, 
     if np.diff(ladder.astype(np.float64)).min() < 0.99 * step:
         return
     array = rng.choice(ladder, size=(4, 20, 20))
-    levels = find_levels(volume_of(array), None, 4 * step)
+    levels = find_levels(volume_of(array), None, 4 * step, everywhere(array))
     assert isinstance(levels, GridLevels)
     stored = array.ravel()
     up = rng.random(stored.size) < 0.5
@@ -35,17 +41,25 @@ def test_a_float_grid_is_found_and_kept(step: float, origin: float, count: int, 
 
 def test_continuous_floats_get_a_fine_binary_step(rng: np.random.Generator) -> None:
     array = rng.normal(size=(4, 30, 30)).astype(np.float32)
-    levels = find_levels(volume_of(array), None, 0.05)
+    levels = find_levels(volume_of(array), None, 0.05, everywhere(array))
     assert isinstance(levels, FineLevels)
     assert levels.step < 0.05 / 500
     assert np.log2(levels.step) == int(np.log2(levels.step))
+
+
+def test_a_fine_step_is_no_smaller_than_the_gaps_between_the_floats_that_may_change(rng: np.random.Generator) -> None:
+    array = (rng.normal(size=(4, 30, 30)) * 100).astype(np.float32)
+    array[0] += 1e9
+    far, near = everywhere(array), find_regions(np.broadcast_to(np.arange(4)[:, None, None] == 2, array.shape), half_width=0)
+    assert find_levels(volume_of(array), None, 6.0, far).step == np.spacing(np.float32(1e9))
+    assert find_levels(volume_of(array), None, 6.0, near).step < 6.0 / 500
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64])
 def test_integers_stay_in_the_images_own_range(dtype: type, rng: np.random.Generator) -> None:
     info = np.iinfo(dtype)
     array = rng.integers(info.min if info.bits < 32 else -1000, info.max if info.bits < 32 else 1000, (3, 9, 9)).astype(dtype)
-    levels = find_levels(volume_of(array), None, 6)
+    levels = find_levels(volume_of(array), None, 6, everywhere(array))
     assert isinstance(levels, IntegerLevels)
     stored = array.ravel()
     for up in (True, False):
@@ -55,13 +69,21 @@ def test_integers_stay_in_the_images_own_range(dtype: type, rng: np.random.Gener
         assert moved.max() <= array.max()
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.int64, -(2**52) - 1), (np.uint64, 2**64 - 1)])
+def test_integers_that_floats_cannot_count_are_refused(dtype: type, value: int) -> None:
+    array = np.arange(300, dtype=dtype).reshape(3, 10, 10)
+    array[0, 0, 0] = value
+    with pytest.raises(MedProtectError, match="beyond 2\\^52"):
+        find_levels(volume_of(array), None, 6, everywhere(array))
+
+
 def test_padding_is_the_floor_that_many_voxels_share() -> None:
     array = np.full((2, 10, 10), 100, np.int16)
     array[:, :3] = -2000
     padding = find_padding(volume_of(array))
     assert padding is not None
     assert np.array_equal(padding, array == -2000)
-    levels = find_levels(volume_of(array), padding, 6)
+    levels = find_levels(volume_of(array), padding, 6, everywhere(array))
     assert levels.lowest == -1999, "a voxel must not become padding"
 
 

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.levels import BOUND_ROUNDING
 from MedProtectLib.methods.umed import UMed
-from MedProtectLib.profile import Profile
+from MedProtectLib.profile import Profile, shipped_profile
 from MedProtectLib.protector import Protector
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 
@@ -75,6 +80,112 @@ def test_bound_regions_range_and_target_hold_for_what_is_stored(name: str, targe
         assert found.psnr_db >= target - 1e-6
     if volume.alpha is not None:
         assert np.array_equal(after[..., 3], before[..., 3])
+
+
+@cache
+def of_pictures() -> Profile:
+    path = shipped_profile("umed", 2)
+    assert path is not None
+    return Profile.load(path)
+
+
+KINDS = [
+    *("int16 integers", "int32 integers", "int64 wide"),
+    *("float32 rounded", "float64 rounded", "float32 spread", "float64 spread"),
+]
+
+
+def stored_values(kind: str, levels: int, scale: float, offset: float, seed: int) -> np.ndarray:
+    """A picture (1, j, i): integers, a grid of decimals that were rounded, or a continuum with a few values far away."""
+    rng = np.random.default_rng(seed)
+    array = np.rint(rng.normal(0.5, 0.17, (1, 24, 26)).clip(0, 1) * levels)
+    dtype, form = kind.split()
+    if form in ("integers", "wide"):
+        return (np.rint(offset) + np.rint(scale * (1e9 if form == "wide" else 1)) * array).astype(dtype)
+    if form == "rounded":
+        return (np.round(array * scale / levels, 2 - int(np.log10(scale / levels))) + offset).astype(dtype)
+    far = rng.uniform(offset, 1e7, array.shape) * (np.arange(24)[:, None] < 2)
+    return np.where(far, far, offset + scale * (array + rng.random(array.shape)) / levels).astype(dtype)
+
+
+@pytest.mark.parametrize(("divisor", "high"), [(3, 85.0), (7, 36.43)])
+def test_a_grid_of_rounded_decimals_keeps_the_bound(divisor: int, high: float) -> None:
+    """Its levels lie up to 4 % of a step off, and four of them would be more than the bound."""
+    volume, labels = scene()
+    values = volume.array.clip(0, 255)
+    values[0].flat[:256] = np.arange(256)
+    array = np.round(values / divisor, 2).astype(np.float32)
+    result = Protector(window=(0, high)).protect(Volume(array, volume.geometry), labels)
+    assert result.step == pytest.approx(1 / divisor, rel=1e-3)
+    assert 0.9 * BOUND < result.statistics.max_abs_change[0] <= BOUND * BOUND_ROUNDING
+    assert result.statistics.changed_fraction > 0.5
+
+
+@pytest.mark.parametrize("offset", [1e4, 3e5])
+def test_floats_of_few_digits_in_a_narrow_window_keep_the_bound(offset: float) -> None:
+    volume, labels = scene(dtype="float64")
+    array = (offset + volume.array).astype(np.float32)
+    array[0, 0] = np.random.default_rng(0).uniform(0, 1e7, array.shape[2])
+    window = (offset + 70, offset + 123.6)
+    result = Protector(window=window).protect(Volume(array, volume.geometry), labels)
+    assert 0.9 * BOUND < result.statistics.max_abs_change[0] <= BOUND * BOUND_ROUNDING
+    assert np.count_nonzero(result.counts) == result.statistics.changed_voxels
+
+
+def test_floats_too_coarse_for_the_bound_are_refused() -> None:
+    volume, labels = scene(dtype="float64")
+    array = (3e7 + 3 * volume.array).astype(np.float32)
+    array[0] = np.random.default_rng(0).uniform(0, 1e4, array.shape[1:])
+    with pytest.raises(MedProtectError, match="nothing could be written"):
+        Protector(profile=untrained(3), window=(3e7, 3e7 + 60)).protect(Volume(array, volume.geometry), labels)
+
+
+@pytest.mark.parametrize("target", [None, 50.1])
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_more_levels_than_32_bits_count(dtype: str, target: float | None) -> None:
+    volume, labels = scene(dtype="float64")
+    wide = volume.with_array((volume.array.clip(0) * 4e9 + np.random.default_rng(0).integers(0, 2**32, volume.array.shape)).round())
+    result = Protector(target_psnr=target).protect(Volume(wide.array.astype(dtype), volume.geometry), labels)
+    reference = Protector(target_psnr=target).protect(wide, labels)
+    assert result.counts.dtype == np.int64
+    assert result.statistics.psnr_db == pytest.approx(50.1 if target else reference.statistics.psnr_db, abs=0.02)
+    assert result.statistics.max_abs_change[0] <= BOUND * (1 + 1e-8)
+    assert np.isin(np.sign(result.counts) - np.sign(reference.counts), 0).mean() > 0.99
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    levels=st.integers(40, 400),
+    scale=st.floats(1, 300),
+    offset=st.sampled_from([0.0, -7.3, 1e3, 8190.0, 1e4, 1e5, 3e5, 1e6, 3e6]),
+    width=st.floats(0.2, 1.5),
+    target=st.sampled_from([None, 45.0, 52.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_stored_keeps_the_bound_and_the_regions(
+    kind: str, levels: int, scale: float, offset: float, width: float, target: float | None, seed: int
+) -> None:
+    if kind == "int16 integers":
+        scale, offset = 1.0, min(offset, 1e4)
+    array = stored_values(kind, levels, scale, offset, seed)
+    labels = np.zeros(array.shape, np.uint8)
+    labels[:, 8:18, 6:20] = 1
+    geometry = Geometry((26, 24, 1), dimension=2)
+    low, high = np.percentile(array[labels > 0], (0, 100)).tolist()
+    window = (low, low + max(width * (high - low), 1e-3))
+    protector = Protector(profile=of_pictures(), target_psnr=target, window=window)
+    try:
+        result = protector.protect(Volume(array, geometry), LabelMap.from_array(labels, geometry))
+    except MedProtectError as error:
+        if "nothing could be written" not in str(error):
+            raise
+        return
+    change = np.abs(result.volume.array.astype(np.longdouble) - array.astype(np.longdouble))
+    assert 0 < change.max() <= BOUND * result.window.width * BOUND_ROUNDING
+    touched = result.regions.on_grid(result.regions.touched, array.shape)
+    assert not change[~touched].any()
+    assert result.statistics.changed_voxels == np.count_nonzero(result.counts)
 
 
 def test_components_add_up_to_the_stored_change() -> None:

@@ -57,6 +57,14 @@ def test_saturated_wishes_reach_any_target_closely() -> None:
         assert 0.99 * budget <= energy <= budget
 
 
+def test_changes_of_more_levels_than_32_bits_hold() -> None:
+    wish = np.array([3e9, -1.5e10, 40.0, 0.0])
+    counts = quantise(wish, np.full(4, 1.2e10), 0)
+    assert counts.dtype == np.int64
+    assert np.allclose(counts, [3e9, -1.2e10, 40, 0], rtol=1e-6)
+    assert quantise(wish, np.full(4, 2.0**31 - 1), 0).dtype == np.int32
+
+
 def test_ties_are_broken_by_the_seed_and_by_nothing_else() -> None:
     wish, ceiling = np.full(1000, 3.0), np.full(1000, 3.0)
     first, again, other = (quantise(wish, ceiling, seed, 5000.0) for seed in (1, 1, 2))

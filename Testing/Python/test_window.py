@@ -35,6 +35,13 @@ def test_ct_reach_is_in_millimetres(hounsfield: np.ndarray) -> None:
     assert not near_air.guessed
 
 
+def test_ct_reach_does_not_depend_on_the_last_bits_of_the_spacing(hounsfield: np.ndarray) -> None:
+    hounsfield[:, 9] = np.linspace(-900, -800, 50)  # 11 rows from the labels, 8 from the contour band
+    exact, rounded = (choose_window(*scene(hounsfield, spacing=(s, s, s)), modality="CT") for s in (1.25, 1.2500000295020257))
+    assert exact == rounded
+    assert exact.low < -800
+
+
 def test_ct_stored_unsigned_with_an_intercept(hounsfield: np.ndarray) -> None:
     stored = (hounsfield.astype(np.int32) + 1024).astype(np.uint16)
     direct, shifted = choose_window(*scene(hounsfield)), choose_window(*scene(stored, intercept=-1024.0))
