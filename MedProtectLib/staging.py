@@ -6,32 +6,61 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io.volumes import READERS
 
 RECORD = "_record.json"
+PRIVATE_RECORD = "_private_record.json"
 PRIVATE = "_private"
 PROTECTED = "protected"
-MADE = re.compile(r"(record|private_record|perturbation|(protected|report|overlay)(_\d{4})?)(\.|$)")
+DATA_EXTENSIONS = (".raw", ".raw.gz", ".zraw", ".txt", ".hex")  # of the voxels beside a header
+IMAGE = "|".join(map(re.escape, (*READERS, *DATA_EXTENSIONS, ".dcm")))
+SHAREABLE_FILE = re.compile(rf"_record\.json|_protected(_\d{{4}})?({IMAGE})")
+PRIVATE_FILE = re.compile(r"_private_record\.json|_perturbation\.(nrrd|medvault)|_report(_\d{4})?\.html|_overlay(_\d{4})?\.png")
 INSTANCE = re.compile(r"\d{4,}\.dcm")
 STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.staging$")
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where one case's results go: what may be shared into ``output``, what reveals the perturbation into ``private``."""
+    """Where one case's results go: what may be shared into ``output``, what reveals the perturbation into ``private``.
+
+    The two records are there when the files of their folders are complete. ``overwrite``: complete files may be replaced.
+    """
 
     name: str
     output: Path
     private: Path
+    overwrite: bool = False
 
     @property
     def record(self) -> Path:
         return self.output / f"{self.name}{RECORD}"
+
+    @property
+    def private_record(self) -> Path:
+        return self.private / f"{self.name}{PRIVATE_RECORD}"
+
+    def check_free(self) -> None:
+        """Refuse to replace what is complete.
+
+        Raises:
+            MedProtectError: one of the folders holds a case of this name, and there is no ``overwrite``.
+        """
+        if self.overwrite:
+            return
+        if self.record.exists():
+            raise MedProtectError(f"{self.record}: this case was protected already. Use --overwrite to replace it, or another --output.")
+        if self.private_record.exists():
+            raise MedProtectError(
+                f"{self.private_record}: the private folder holds another protected case of this name, which could not be restored any "
+                "more. Choose another --private, or use --overwrite to replace it."
+            )
 
 
 @dataclass(frozen=True)
@@ -46,8 +75,8 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
     """Check that results can go where the user wants them.
 
     Raises:
-        MedProtectError: the output is the input's folder, or holds this case already (without ``overwrite``); the private
-            folder is the output or lies inside it.
+        MedProtectError: the output is the input's folder, or it or the private folder holds a case of this name already (without
+            ``overwrite``); the private folder is the output or lies inside it.
     """
     private = private if private is not None else output.with_name(output.name + PRIVATE)
     for path in inputs:
@@ -59,9 +88,8 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
     for folder in (output, private):
         if folder.exists() and not folder.is_dir():
             raise MedProtectError(f"{folder}: this is a file, not a folder. Choose another folder.")
-    destination = Destination(name, output, private)
-    if destination.record.exists() and not overwrite:
-        raise MedProtectError(f"{destination.record}: this case was protected already. Use --overwrite to replace it, or another --output.")
+    destination = Destination(name, output, private, overwrite)
+    destination.check_free()
     series = output / f"{name}_{PROTECTED}"
     for path in sorted(series.iterdir()) if series.is_dir() else ():
         if not INSTANCE.fullmatch(path.name):
@@ -72,7 +100,7 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
 @contextmanager
 def staged(destination: Destination) -> Iterator[Staged]:
     """Folders to write into. When the block ends well, their files replace the case's earlier ones: private files first,
-    the shareable ones next, the record last. When it does not, nothing is left of it.
+    the shareable ones next, the private record and the record last. When it does not, nothing is left of it.
 
     Raises:
         MedProtectError: a folder cannot be made or written, or another run works on the same case.
@@ -86,6 +114,7 @@ def staged(destination: Destination) -> Iterator[Staged]:
         for folder in (output, private):
             folder.mkdir(mode=0o700)
             made.append(folder)
+        destination.check_free()
         yield Staged(output, private)
         _commit(Staged(output, private), destination)
     except OSError as error:
@@ -134,23 +163,29 @@ def _sweep(destination: Destination) -> None:
             elif match["name"] == destination.name:
                 raise MedProtectError(f"{destination.output}: another run is protecting '{destination.name}' at this moment. Wait for it.")
     if not destination.record.exists():
-        for folder in (destination.output, destination.private):
-            for path in _files_of(destination.name, folder):
-                _delete(path)
+        _delete_shareable(destination)
+        if not destination.private_record.exists():
+            _delete_private(destination)
 
 
-def _files_of(name: str, folder: Path) -> list[Path]:
-    """The files, and the folder of a DICOM series, that a run makes for a case; those of single channels end in the channel's number."""
-    made = [p for p in folder.iterdir() if p.name.startswith(name + "_") and MADE.match(p.name[len(name) + 1 :])]
-    return [p for p in made if p.is_file() or p.name == f"{name}_{PROTECTED}"]
+def _delete_shareable(destination: Destination, kept: Container[str] = ()) -> None:
+    """Remove the case's shareable files but those with the names ``kept``, and in any case the folder of a DICOM series."""
+    _delete_files(destination.output, destination.name, SHAREABLE_FILE, kept)
+    series = destination.output / f"{destination.name}_{PROTECTED}"
+    if series.is_dir():
+        shutil.rmtree(series)
 
 
-def _delete(path: Path) -> None:
-    """Remove a file, or the folder of a DICOM series."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _delete_private(destination: Destination, kept: Container[str] = ()) -> None:
+    """Remove the case's private files but those with the names ``kept``."""
+    _delete_files(destination.private, destination.name, PRIVATE_FILE, kept)
+
+
+def _delete_files(folder: Path, name: str, made: re.Pattern[str], kept: Container[str]) -> None:
+    for path in list(folder.iterdir()):
+        ours = path.name.startswith(name) and made.fullmatch(path.name[len(name) :])
+        if ours and path.is_file() and path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def alive(pid: int) -> bool:
@@ -174,14 +209,20 @@ def alive(pid: int) -> bool:
 
 
 def _commit(stage: Staged, destination: Destination) -> None:
-    destination.record.unlink(missing_ok=True)
-    for source, target in ((stage.private, destination.private), (stage.output, destination.output)):
-        new = sorted(source.iterdir(), key=lambda p: p.name == destination.record.name)
-        kept = {p.name for p in new}
-        for old in _files_of(destination.name, target):
-            if old.name not in kept or old.is_dir():
-                _delete(old)
-        for path in new:
-            if target == destination.private:
-                path.chmod(0o600)
-            path.replace(target / path.name)
+    """Put the staged files in the place of earlier ones, the two records last. When that fails, no file of the case stays."""
+    private, shareable = sorted(stage.private.iterdir()), sorted(stage.output.iterdir())
+    moves = [(path, destination.private / path.name) for path in private] + [(path, destination.output / path.name) for path in shareable]
+    try:
+        destination.record.unlink(missing_ok=True)
+        destination.private_record.unlink(missing_ok=True)
+        _delete_private(destination, {path.name for path in private})
+        _delete_shareable(destination, {path.name for path in shareable})
+        for path in private:
+            path.chmod(0o600)
+        for path, target in sorted(moves, key=lambda move: move[1] in (destination.private_record, destination.record)):
+            path.replace(target)
+    except BaseException:
+        if not destination.record.exists():
+            _delete_private(destination)
+            _delete_shareable(destination)
+        raise

@@ -248,6 +248,73 @@ def test_files_without_a_record_are_swept_and_strangers_kept(run: Run, case: tup
     assert listing(out) == ["mr_protected.nrrd", "mr_record.json", "notes.txt"]
 
 
+def test_only_what_medprotect_makes_is_swept(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """Files of others with names like ours, also ours in the folder where they are not made, and those of a neighbouring case."""
+    out, private = tmp_path / "out", tmp_path / "out_private"
+    neighbour = shutil.copy(case[0], case[0].with_name("mr_protected.v2.nrrd"))
+    assert run("protect", neighbour, "--labels", case[1], "--output", out)[0] == 0
+    finished = {path: path.read_bytes() for folder in (out, private) for path in folder.iterdir()}
+    theirs = [out / f"mr_{name}" for name in ("report.pdf", "report.html", "record.xlsx", "perturbation.txt", "private_record.json")]
+    theirs += [private / f"mr_{name}" for name in ("overlay.jpg", "protected.nrrd", "report_1.html", "private_record.txt")]
+    left = [
+        out / "mr_protected.nii.gz",
+        out / "mr_protected_0001.nhdr",
+        private / "mr_report_0001.html",
+        private / "mr_perturbation.medvault",
+    ]
+    for path in (*theirs, *left):
+        path.write_text("content")
+    for options in ((), ("--overwrite",)):
+        assert run("protect", case[0], "--labels", case[1], "--output", out, *options)[0] == 0
+        assert [path.read_text() for path in theirs] == ["content"] * len(theirs)
+        assert not any(path.exists() for path in left)
+        assert {path: path.read_bytes() for path in finished} == finished
+
+
+def test_the_files_of_every_format_are_known_to_the_sweep() -> None:
+    from MedProtectLib.io import metaimage, nrrd
+    from MedProtectLib.staging import DATA_EXTENSIONS
+
+    assert {*nrrd.DATA_EXTENSIONS.values(), *metaimage.DATA_EXTENSIONS.values()} == set(DATA_EXTENSIONS)
+
+
+@pytest.mark.parametrize("how", ["one private folder", "shareable files moved away"])
+def test_the_private_files_of_another_result_need_overwrite(how: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second, private = tmp_path / "a", tmp_path / "b", tmp_path / "a_private"
+    assert run("protect", case[0], "--labels", case[1], "--output", first)[0] == 0
+    if how == "shareable files moved away":
+        second = first.rename(tmp_path / "published").with_name("a")
+    before = {name: (private / name).read_bytes() for name in listing(private)}
+    command = ("protect", case[0], "--labels", case[1], "--output", second, "--private", private, "--bound", "8/255")
+    code, _, err = run(*command)
+    assert_one_line(code, err, 1)
+    assert "mr_private_record.json" in err
+    assert {name: (private / name).read_bytes() for name in listing(private)} == before
+    assert not second.exists()
+    assert run(*command, "--overwrite")[0] == 0
+    assert (private / "mr_perturbation.nrrd").read_bytes() != before["mr_perturbation.nrrd"]
+
+
+def test_private_files_that_appear_in_the_meantime_stay(
+    run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run with the same private folder ends while this one protects."""
+    from MedProtectLib.protector import Protector
+
+    protect = Protector.protect
+
+    def meanwhile(self: Protector, *args: object, **kwargs: object) -> object:
+        monkeypatch.undo()
+        assert run("protect", case[0], "--labels", case[1], "--output", tmp_path / "a", "--private", tmp_path / "private")[0] == 0
+        return protect(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Protector, "protect", meanwhile)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "b", "--private", tmp_path / "private")
+    assert_one_line(code, err, 1)
+    assert not (tmp_path / "b").exists()
+    assert len(listing(tmp_path / "private")) == 4
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize(
     "target", ["MedProtectLib.job.write_volume", "MedProtectLib.job.write_json", "pathlib.Path.mkdir", "pathlib.Path.replace"]
@@ -331,5 +398,6 @@ def test_an_interrupt_at_the_commit_leaves_nothing_that_counts(
     recorded = (tmp_path / "out" / "mr_record.json").is_file()
     assert recorded == (code == 0)
     assert not list(tmp_path.rglob("*.staging"))
-    assert run(*command, "--overwrite")[0] == 0
+    assert recorded or not listing(tmp_path / "out_private")
+    assert run(*command, *(["--overwrite"] if recorded else []))[0] == 0
     assert listing(tmp_path / "out") == ["mr_protected.nrrd", "mr_record.json"]

@@ -125,6 +125,7 @@ def test_an_earlier_series_is_replaced_whole_and_strangers_are_kept(run: Run, do
 def test_a_series_without_record_is_swept_by_the_next_run(run: Run, done: tuple[Path, Path, Path], tmp_path: Path) -> None:
     first = contents(tmp_path / "out")
     (tmp_path / "out" / "1.2.840.77_record.json").unlink()
+    (tmp_path / "out_private" / "1.2.840.77_private_record.json").unlink()
     shutil.copy(done[2] / "0001.dcm", done[2] / "0099.dcm")
     assert run("protect", done[0], "--labels", done[1], "--output", tmp_path / "out")[0] == 0
     assert contents(tmp_path / "out") == first
