@@ -78,6 +78,7 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
         MedProtectError: the output is the input's folder, or it or the private folder holds a case of this name already (without
             ``overwrite``); the private folder is the output or lies inside it.
     """
+    output = named_folder(output)
     private = private if private is not None else output.with_name(output.name + PRIVATE)
     for path in inputs:
         for folder in (output.resolve(), private.resolve()):
@@ -95,6 +96,18 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
         if not INSTANCE.fullmatch(path.name):
             raise MedProtectError(f"{series}: it holds '{path.name}', which MedProtect did not write. Move it, or choose another folder.")
     return destination
+
+
+def named_folder(path: Path) -> Path:
+    """A folder by a path that ends in its name, so that another one can be named after it: '.' and '..' are what they lead to.
+
+    Raises:
+        MedProtectError: the root of the file system, which has no name.
+    """
+    named = path if path.name not in ("", "..") else path.resolve()
+    if not named.name:
+        raise MedProtectError(f"{named}: the root of the file system cannot take the results. Choose a folder in it.")
+    return named
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.outputs import inside
 from MedProtectLib.release.case import file_name_of
-from MedProtectLib.staging import PRIVATE
+from MedProtectLib.staging import PRIVATE, named_folder
 
 RECORDS = "medprotect_records.jsonl"
 SUMMARY = "medprotect_release.json"  # there when the release is finished, and not while somebody works on it
@@ -28,8 +28,12 @@ class Roots:
 
     @classmethod
     def of(cls, output: str | Path, private: str | Path | None) -> Roots:
-        """Absolute roots; the private one is named after the other where it is not given."""
-        shared = Path(output).absolute()
+        """Absolute roots; the private one is named after the other where it is not given.
+
+        Raises:
+            MedProtectError: the shareable one would be the root of the file system.
+        """
+        shared = named_folder(Path(output)).absolute()
         return cls(shared, shared.with_name(shared.name + PRIVATE) if private is None else Path(private).absolute())
 
     @property

@@ -315,6 +315,26 @@ def test_private_files_that_appear_in_the_meantime_stay(
     assert len(listing(tmp_path / "private")) == 4
 
 
+@pytest.mark.parametrize("output", [".", "./", "", "..", "a/.."])
+def test_the_current_folder_and_its_parent_can_take_results(
+    output: str, run: Run, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "x" / "y"
+    (here / "a").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    folder = here.parent if output == ".." else here
+    assert run("protect", case[0], "--labels", case[1], "--output", output)[0] == 0
+    assert (folder / "mr_record.json").is_file()
+    assert (folder.with_name(folder.name + "_private") / "mr_private_record.json").is_file()
+
+
+def test_the_root_of_the_file_system_takes_no_results(run: Run, case: tuple[Path, Path]) -> None:
+    code, out, err = run("protect", case[0], "--labels", case[1], "--output", "/", "--json")
+    assert_one_line(code, err, 1)
+    assert "root of the file system" in err
+    assert json.loads(out)["ok"] is False
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize(
     "target", ["MedProtectLib.job.write_volume", "MedProtectLib.job.write_json", "pathlib.Path.mkdir", "pathlib.Path.replace"]
