@@ -279,6 +279,7 @@ def _fitStory(
         words = ["fit", str(source), "--output", str(profile), "--dimension", str(dimension)]
         words += replace(settings, profile=None, target_psnr=None).knowing(modality).arguments()
         words += [] if steps is None else ["--steps", str(steps)]
+        words += ["--resume"] if profile.with_name(f"{profile.name}.work").is_dir() else []
         return (yield Child(words, _counting(tell)))
 
 

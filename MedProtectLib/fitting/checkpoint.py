@@ -54,9 +54,9 @@ def load_checkpoint(path: Path, parts: Parts, identity: str) -> tuple[int, float
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safe_open handle is no dict)
     except (SafetensorError, OSError) as error:
-        raise MedProtectError(f"{path}: the checkpoint is damaged. Start again without --resume.") from error
+        raise MedProtectError(f"{path}: the checkpoint is damaged. Remove its folder and start again.") from error
     if metadata.get("identity") != identity:
-        raise MedProtectError(f"{path}: the checkpoint belongs to a run with other data or settings. Start again without --resume.")
+        raise MedProtectError(f"{path}: the checkpoint belongs to a run with other data or settings. Remove its folder and start again.")
     for name, part in parts.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
         if isinstance(part, torch.optim.Optimizer):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,15 @@ from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
 from MedProtectLib.methods import method_class
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
+from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import check_bound
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import check_window
+
+IDENTITY, INDEX = "identity.txt", "index.json"
+MADE = re.compile(r"identity\.txt|index\.(json|part)|\d{6,}_\d+\.npy|(checkpoint|kept_\d+)\.safetensors|noise_\d+|\..+\.part")
 
 
 def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: bool = False, report: Report = ignore) -> Profile:
@@ -30,7 +36,8 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
     interrupted fit goes on from there and ends with the same profile. Under torchrun all processes fit it together.
 
     Raises:
-        UsageError: bad option values. MedProtectError: unusable cases, an output that exists, a checkpoint of another run.
+        UsageError: bad option values. MedProtectError: unusable cases, an output that exists, a work folder that holds other files,
+            an interrupted fit (without ``resume``), or one of other data or settings.
     """
     from MedProtectLib.fitting.team import Team
 
@@ -39,15 +46,57 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
         raise MedProtectError(f"{output}: exists already. Choose another --output.")
     identity, team = _identity(cases, options), Team()
     work = output.with_name(output.name + ".work")
-    if team.is_first and work.exists() and not resume:
-        shutil.rmtree(work)
+    _check_work(work, identity, resume)
     team.wait()
-    profile = fit_in(work, cases, options, identity, report)
-    team.wait()
-    if team.is_first:
-        profile.save(output)
-        shutil.rmtree(work, ignore_errors=True)
+    with _working_in(work, identity, team.is_first):
+        profile = fit_in(work, cases, options, identity, report)
+        team.wait()
+        if team.is_first:
+            profile.save(output)
     return profile
+
+
+def _check_work(work: Path, identity: str, resume: bool) -> None:
+    """Raises MedProtectError where a fit cannot begin in the work folder, or not go on from what is there."""
+    if work.exists() and not work.is_dir():
+        raise MedProtectError(f"{work}: this is a file, and the fit needs a folder of this name. Move it, or choose another --output.")
+    found = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
+    if others := [name for name in found if not MADE.fullmatch(name)]:
+        raise MedProtectError(f"{work}: the fit needs this folder, and it holds '{others[0]}'. Move that, or choose another --output.")
+    if found and not resume:
+        raise MedProtectError(f"{work}: an interrupted fit is here. Use --resume to go on with it, or remove the folder.")
+    if IDENTITY in found and (work / IDENTITY).read_text(errors="replace") != identity:
+        raise MedProtectError(f"{work}: the interrupted fit has other data or settings. Use the same, or remove the folder.")
+
+
+@contextmanager
+def _working_in(work: Path, identity: str, is_first: bool) -> Iterator[None]:
+    """The first process's work folder. What fits made there is removed at the end, unless a run with --resume can go on from it."""
+    made = [work, *(folder for folder in work.parents if not folder.exists())]
+    can_go_on = False
+    try:
+        if is_first:
+            private_folder(work)
+            write_private(work / IDENTITY, identity.encode())
+        yield
+    except BaseException:
+        can_go_on = (work / INDEX).is_file()
+        raise
+    finally:
+        if is_first and not can_go_on:
+            _clear(work, made)
+
+
+def _clear(work: Path, made: Sequence[Path]) -> None:
+    """Remove what fits make in a work folder, and those of the folders that are empty then."""
+    with suppress(OSError):
+        for path in list(work.iterdir()):
+            if path.is_dir() and MADE.fullmatch(path.name):
+                shutil.rmtree(path)
+            elif MADE.fullmatch(path.name):
+                path.unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 def fit_in(

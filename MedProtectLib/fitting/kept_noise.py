@@ -70,8 +70,8 @@ class KeptNoise:
         for number in np.flatnonzero(self.turns != NONE).tolist():
             if not self._path(number).is_file():
                 raise MedProtectError(
-                    f"{self._path(number)}: this part of the checkpoint is missing. Resume with as many processes as before, or start "
-                    "again without --resume."
+                    f"{self._path(number)}: this part of the checkpoint is missing. Resume with as many processes as before, or remove "
+                    "the work folder and start again."
                 )
 
     def _in_units(self, noise: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import pytest
 
 from MedProtectLib import Profile
 from MedProtectLib.cli.main import main
+from MedProtectLib.fitting import cotrain
+from MedProtectLib.fitting.fit import MADE
 
 
 @pytest.fixture
@@ -58,6 +60,82 @@ def test_a_private_pattern_is_nobody_elses(method: str, dataset: Path, tmp_path:
         assert fitted(again, *options).sha256() == fitted(again + "2", *options).sha256()
 
 
+def interrupted(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a fit that is stopped after its first checkpoint."""
+
+    def stop(*_: object) -> None:
+        save(*_)
+        raise KeyboardInterrupt
+
+    save = cotrain.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(cotrain, "SAVE_EVERY", 1)
+        patch.setattr(cotrain, "save_checkpoint", stop)
+        assert main(arguments) == 1
+
+
+def test_an_interrupted_fit_is_not_thrown_away(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, work = tmp_path / "site.medprotect", tmp_path / "site.medprotect.work"
+    command = ["fit", str(dataset), "--output", str(profile), "--dimension", "2", "--steps", "2", "--seed", "1"]
+    interrupted(command, monkeypatch)
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    assert "checkpoint.safetensors" in before
+    capsys.readouterr()
+    for arguments, reason in ((command, "Use --resume to go on"), ([*command, "--resume", "--bound", "6/255"], "other data or settings")):
+        assert main(arguments) == 1
+        err = capsys.readouterr().err
+        assert len(err.splitlines()) == 1
+        assert reason in err
+        assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+    assert main([*command, "--resume"]) == 0
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_others_where_the_work_would_go_stays(
+    resume: bool, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "site.medprotect.work"
+    work.mkdir()
+    (work / "thesis.txt").write_text("of years")
+    command = ["fit", str(dataset), "--output", str(tmp_path / "site.medprotect"), "--steps", "1", *(["--resume"] if resume else [])]
+    assert main(command) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "'thesis.txt'" in err
+    assert [path.name for path in work.iterdir()] == ["thesis.txt"]
+    (work / "thesis.txt").unlink()
+    assert main(command) == 0
+    assert not work.exists()
+
+
+def test_after_a_fit_only_what_it_made_is_removed(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "site.medprotect.work"
+    command = ["fit", str(dataset), "--output", str(tmp_path / "site.medprotect"), "--dimension", "2", "--steps", "1"]
+    save = Profile.save
+
+    def meanwhile(self: Profile, path: Path) -> None:
+        (work / "note.txt").write_text("put here while the fit ran")
+        save(self, path)
+
+    monkeypatch.setattr(Profile, "save", meanwhile)
+    assert main(command) == 0
+    assert [path.name for path in work.iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize("name", ["tap", "sep", "em"])
+def test_what_every_loop_keeps_is_known_to_the_fit(name: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a work folder would be taken for one of somebody else."""
+    command = ["fit", str(dataset), "--output", str(tmp_path / "p.medprotect"), "--dimension", "2", "--method", name, "--steps", "2"]
+    monkeypatch.setattr("MedProtectLib.fitting.fit._clear", lambda *_: None)
+    assert main(command) == 0
+    made = sorted(path.name for path in (tmp_path / "p.medprotect.work").iterdir())
+    assert len(made) > 3
+    assert all(map(MADE.fullmatch, made)), made
+
+
 BAD = {
     "no dataset": (["nowhere"], 1, "neither a dataset folder nor a CSV manifest"),
     "empty folder": (["empty"], 1, "no labelled case"),
@@ -67,6 +145,8 @@ BAD = {
     "bad bound": (["dataset", "--bound", "0"], 2, "bound 0"),
     "bad steps": (["dataset", "--steps", "0"], 2, "at least 1"),
     "bad method": (["dataset", "--method", "nosuch"], 2, "unknown method"),
+    "no such segment": (["dataset", "--segments", "99"], 1, "99"),
+    "new folder": (["dataset", "--segments", "99", "--output", "new/site.medprotect"], 1, "99"),
     "output exists": (["dataset", "--output", "there.medprotect"], 1, "exists already"),
 }
 

@@ -456,6 +456,14 @@ def test_fit_on_the_scene_and_use_it(a_logic, a_phantom, tmp_path):
     assert a_logic.protect(volume, segmentation, profile=answer["profile"]).statistics["changed_voxels"] > 0
 
 
+def test_a_fit_that_was_cancelled_goes_on(a_logic, a_phantom, tmp_path):
+    work = tmp_path / "own.medprotect.work"
+    work.mkdir()
+    (work / "000000_0.npy").touch()
+    a_logic.fitTask([tuple(a_phantom)], tmp_path / "own.medprotect", steps=1).run()
+    assert not work.exists()
+
+
 def test_fit_refuses_what_it_cannot_do(a_logic, a_scene, tmp_path):
     for dataset, profile, word in (
         ([], tmp_path / "p", "no volume"),
