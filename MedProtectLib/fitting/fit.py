@@ -37,7 +37,7 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
 
     Raises:
         UsageError: bad option values. MedProtectError: unusable cases, an output that exists, a work folder that holds other files,
-            an interrupted fit (without ``resume``), or one of other data or settings.
+            an interrupted fit (without ``resume``) or one of other data or settings, no space or no permission.
     """
     from MedProtectLib.fitting.team import Team
 
@@ -79,12 +79,20 @@ def _working_in(work: Path, identity: str, is_first: bool) -> Iterator[None]:
             private_folder(work)
             write_private(work / IDENTITY, identity.encode())
         yield
-    except BaseException:
+    except BaseException as error:
         can_go_on = (work / INDEX).is_file()
+        if isinstance(error, OSError):
+            raise _not_written(error, work, " and go on with --resume" if can_go_on else "") from error
         raise
     finally:
         if is_first and not can_go_on:
             _clear(work, made)
+
+
+def _not_written(error: OSError, work: Path, advice: str = "") -> MedProtectError:
+    """What to say of an error that may name no file: NumPy's of a full disk does not."""
+    reason = error.strerror or f"cannot be written ({error})"
+    return MedProtectError(f"{error.filename or work}: {reason}. Check the permissions and the free space{advice}.")
 
 
 def _clear(work: Path, made: Sequence[Path]) -> None:
@@ -165,7 +173,10 @@ def fit_on_case(volume: Volume, labels: LabelMap, options: FitOptions, report: R
     if method.learns and survey([case], options).task == CLASSIFICATION:
         raise MedProtectError(f"method '{options.method}' learns from images of several classes. Fit it on a dataset and use --profile.")
     with tempfile.TemporaryDirectory(prefix="medprotect-") as work, one_thread(options.seed):
-        return fit_in(Path(work), [case], options, "one case", report, on_cpu=True)
+        try:
+            return fit_in(Path(work), [case], options, "one case", report, on_cpu=True)
+        except OSError as error:
+            raise _not_written(error, Path(work)) from error
 
 
 def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = ignore) -> Purpose:

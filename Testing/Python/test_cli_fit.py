@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,24 @@ def test_what_every_loop_keeps_is_known_to_the_fit(name: str, dataset: Path, tmp
     made = sorted(path.name for path in (tmp_path / "p.medprotect.work").iterdir())
     assert len(made) > 3
     assert all(map(MADE.fullmatch, made)), made
+
+
+@pytest.mark.parametrize("what", ["fit", "protect"])
+def test_a_full_disk_is_named(
+    what: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("223200 requested and 29664 written")
+
+    monkeypatch.setattr("MedProtectLib.fitting.patches.np.save", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    image, labels = dataset / "imagesTr" / "case.nii.gz", dataset / "labelsTr" / "case.nii.gz"
+    place = {"fit": ["--output", tmp_path / "p.medprotect"], "protect": ["--output", tmp_path / "out", "--method", "tap"]}[what]
+    assert main([str(a) for a in (what, image, "--labels", labels, *place)]) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path}/{'p.medprotect.work' if what == 'fit' else 'medprotect-'}" in err
+    assert "free space" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
 BAD = {
