@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import read_volume, sha256_voxels, write_volume
+from MedProtectLib.io import extension_of, read_volume, sha256_voxels, write_volume
 from MedProtectLib.io.npz import rewrite
 from MedProtectLib.release.instances import write_instances
 from MedProtectLib.release.keys import Key
@@ -52,12 +52,16 @@ def restore_file(
             reach it, the entry was changed, or the output cannot be written.
     """
     protected, output = Path(protected), Path(output)
+    if output.is_dir():
+        raise MedProtectError(f"{output}: this folder exists. Give --output the name of a new file, or for a DICOM series of a new folder.")
     if protected.suffix.lower() == EXTENSION:
         return _restore_members(protected, Path(vault), key, output, overwrite)
     volume = read_volume(protected)
     _check_output(volume.source.files, volume.source.targets(output), overwrite)
     entry = find_entry(Path(vault), volume)
     secret = entry.open(key)
+    if not secret.headers:
+        _check_extension(protected, volume.source.extension, output)
     files, content = _write(volume, _original(volume, entry, secret), secret, output)
     return Restoration(output, files, entry.header.release, entry.header.case, content == secret.original_sha256)
 
@@ -83,14 +87,10 @@ def _original(protected: Volume, entry: Entry, secret: Secret) -> Volume:
 def _restore_members(protected: Path, vault: Path, key: Key, output: Path, overwrite: bool) -> Restoration:
     """The same for the images of a MedMNIST file; its other arrays and its packing stay."""
     _check_output([protected], [output], overwrite)
+    _check_extension(protected, EXTENSION, output)
     arrays, entry = original_images(protected, vault, key)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with _hidden_folder(output) as folder:
-            rewrite(protected, folder / output.name, arrays)
-            _move(folder, output)
-    except OSError as error:
-        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+    with _placed(output) as folder:
+        rewrite(protected, folder / output.name, arrays)
     count = sum(map(len, arrays.values()))
     return Restoration(output, (output,), entry.header.release, f"{count} images", same_file=False)
 
@@ -108,11 +108,34 @@ def _check_output(inputs: Iterable[Path], outputs: Iterable[Path], overwrite: bo
             raise MedProtectError(f"{file}: this file exists. Use --overwrite to replace it, or choose another --output.")
 
 
+def _check_extension(protected: Path, extension: str, output: Path) -> None:
+    if extension_of(output) != extension:
+        raise MedProtectError(f"{output}: {protected.name} keeps its format; give --output a name that ends in {extension}.")
+
+
 @contextmanager
-def _hidden_folder(output: Path) -> Iterator[Path]:
-    """A folder beside the output that nobody else can look into and that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}.", suffix=".part", dir=output.parent) as folder:
-        yield Path(folder)
+def _placed(output: Path) -> Iterator[Path]:
+    """A folder beside the output that nobody else can look into. What is made there is put into place when the block ends well;
+    when it does not, nothing is left.
+
+    Raises:
+        MedProtectError: no space or no permission; what the block raises, without the name of that folder.
+    """
+    missing = [folder for folder in output.parents if not folder.exists()]
+    name = ""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}.", suffix=".part", dir=output.parent) as name:
+            yield Path(name)
+            _move(Path(name), output)
+    except OSError as error:
+        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+    except MedProtectError as error:
+        raise MedProtectError(str(error).replace(name, str(output.parent))) from error
+    finally:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def _move(folder: Path, output: Path) -> None:
@@ -125,19 +148,14 @@ def _move(folder: Path, output: Path) -> None:
 
 def _write(protected: Volume, original: Volume, secret: Secret, output: Path) -> tuple[tuple[Path, ...], str]:
     """Write and re-read beside the output, then move in place. Returns the files and the SHA-256 of their content."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with _hidden_folder(output) as folder:
-            made = folder / output.name
-            if secret.headers:
-                write_instances(secret.headers, protected, original.array, made)
-            else:
-                write_volume(original, made)
-            stored = read_volume(made)
-            if sha256_voxels(stored.array) != sha256_voxels(original.array):
-                raise MedProtectError(f"{output}: the file does not hold what was written to it. The disk may be faulty; nothing was kept.")
-            content = content_sha256(stored)
-            _move(folder, output)
-    except OSError as error:
-        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+    with _placed(output) as folder:
+        made = folder / output.name
+        if secret.headers:
+            write_instances(secret.headers, protected, original.array, made)
+        else:
+            write_volume(original, made)
+        stored = read_volume(made)
+        if sha256_voxels(stored.array) != sha256_voxels(original.array):
+            raise MedProtectError(f"{output}: the file does not hold what was written to it. The disk may be faulty; nothing was kept.")
+        content = content_sha256(stored)
     return tuple(output.parent / path.relative_to(folder) for path in stored.source.files), content

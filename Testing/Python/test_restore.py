@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -125,6 +126,36 @@ def test_output_is_private_and_never_in_the_way(case: Sealed, tmp_path: Path, ke
         restore_file(case.protected, case.vault, key, tmp_path / "other" / "image.nrrd")
     with pytest.raises(MedProtectError, match="no such folder"):
         restore_file(case.protected, tmp_path / "nowhere", key, tmp_path / "other" / "image.nii")
+
+
+def test_an_output_of_another_format_leaves_nothing(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
+    with pytest.raises(MedProtectError, match=r"^\S*back/new/case\.nrrd: \S+ keeps its format; give --output a name that ends in \.nii\.$"):
+        restore_file(case.protected, case.vault, key, tmp_path / "back" / "new" / "case.nrrd")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("output", [".", "/", ""])
+def test_a_folder_is_no_name_for_a_file(output: str, tmp_path: Path, key: SiteKey, rng: np.random.Generator) -> None:
+    made = sealed(tmp_path, "NIfTI pair", "i2", key, rng)
+    with pytest.raises(MedProtectError, match="this folder exists"):
+        restore_file(made.protected, made.vault, key, output)
+
+
+@pytest.mark.parametrize("strange", [OSError(errno.ENOSPC, "No space left on device"), MedProtectError("{path}: cannot be read.")])
+def test_a_disk_that_fails_leaves_nothing_and_no_name_of_ours(
+    strange: Exception, case: Sealed, tmp_path: Path, key: SiteKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        if path.is_relative_to(tmp_path / "back"):
+            raise MedProtectError(str(strange).format(path=path)) if isinstance(strange, MedProtectError) else strange
+        return read(path)
+
+    read = read_volume
+    monkeypatch.setattr("MedProtectLib.release.restore.read_volume", fail)
+    with pytest.raises(MedProtectError) as error:
+        restore_file(case.protected, case.vault, key, tmp_path / "back" / "case.nii")
+    assert str(error.value).startswith(f"{tmp_path / 'back' / 'case.nii'}: cannot be")
+    assert not (tmp_path / "back").exists()
 
 
 def test_command_line(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
