@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from MedProtectLib.errors import one_line
+from MedProtectLib.errors import MedProtectError, one_line
 from MedProtectLib.progress import Progress, Report, ignore
 
 
@@ -54,16 +55,34 @@ class Notices(logging.Handler):
 
 
 def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
-    """The result on stdout: one JSON object with --json, else the text."""
-    print(json.dumps({"ok": True, **content}) if arguments.json else text, flush=True)
+    """The result on stdout: one JSON object with --json, else the text.
+
+    Raises:
+        MedProtectError: stdout cannot be written, on a full disk for instance.
+    """
+    try:
+        print(json.dumps({"ok": True, **content}) if arguments.json else text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MedProtectError(f"standard output: {error.strerror}. The work was done; only what it would say here is lost.") from error
 
 
 def refuse(as_json: bool, message: str) -> None:
     """An error: one line on stderr, and with --json the same as an object on stdout."""
     line = one_line(message)
     print(f"medprotect: error: {line}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({"ok": False, "error": line}))
+    try:
+        if as_json:
+            print(json.dumps({"ok": False, "error": line}))
+        sys.stdout.flush()
+    except OSError:
+        close_stdout()
+
+
+def close_stdout() -> None:
+    """Drop what stdout could not take, or Python would try again at its end and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

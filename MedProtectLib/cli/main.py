@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -12,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
-from MedProtectLib.cli.console import Notices, refuse
+from MedProtectLib.cli.console import Notices, close_stdout, refuse
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.version import __version__
 
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(as_json, "cancelled: what was not complete was removed.")
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         return 1
     except OSError as error:
         refuse(

@@ -116,6 +116,24 @@ def test_a_reader_that_stops_reading_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize(
+    ("arguments", "expected", "message"),
+    [
+        ("methods", 1, "standard output: No space left on device"),
+        ("methods --json", 1, "standard output: No space left on device"),
+        ("methods --nosuch --json", 2, "--nosuch"),
+        ("verify a b --labels c --json", 1, "no such file"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(arguments: str, expected: int, message: str) -> None:
+    command = [sys.executable, "-m", "MedProtectLib", *arguments.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert_one_line(done.returncode, done.stderr, expected)
+    assert message in done.stderr
+
+
 def test_progress_as_json_lines(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--progress", "json")
     assert code == 0
