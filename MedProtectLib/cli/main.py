@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -28,7 +29,11 @@ COMMANDS = {
 
 
 class _Parser(ArgumentParser):
-    """Wrong usage is one line and exit code 2."""
+    """Wrong usage is one line and exit code 2. Whatever begins like a negative number is one, -1e3 too, as from Python 3.14 on."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see '{self.prog} --help').")

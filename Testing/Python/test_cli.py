@@ -224,6 +224,20 @@ def test_a_bad_option_is_wrong_usage(options: tuple[str, ...], run: Run, case: t
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.parametrize("low", ["-1e3", "-1E+3", "-.1e4", "-1000"])
+def test_a_negative_number_is_no_option(low: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    code, out, _ = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--window", low, "1e3", "--json")
+    assert code == 0
+    assert json.loads(out)["statistics"]["window"] == [-1000.0, 1000.0]
+
+
+@pytest.mark.parametrize("command", ["fit", "release"])
+def test_a_negative_number_is_no_option_of_any_command(command: str, run: Run, tmp_path: Path) -> None:
+    code, _, err = run(command, tmp_path / "nowhere", "--output", tmp_path / "out", "--window", "-1e3", "-2e3")
+    assert_one_line(code, err, 2 if command == "fit" else 1)
+    assert "expected 2 arguments" not in err
+
+
 @pytest.mark.parametrize("arguments", [(), ("nosuch",), ("protect",), ("verify", "a")], ids=str)
 def test_an_incomplete_command_is_wrong_usage(arguments: tuple[str, ...], run: Run) -> None:
     code, _, err = run(*arguments)
