@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
@@ -13,12 +14,39 @@ from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
 
 
-def open_release(settings: Settings, resume: bool) -> None:
-    """Check the roots and write the manifest, or compare it with the one that is there.
+@contextmanager
+def opened(settings: Settings, resume: bool) -> Iterator[None]:
+    """Check the roots and write the manifest, or compare it with the one that is there. The block lists the cases; when it fails,
+    nothing is left of a release that began here.
 
     Raises:
         MedProtectError: the roots or the dataset cannot be used, or another release is in the roots.
     """
+    _check(settings, resume)
+    roots, began = settings.roots, False
+    missing = [folder for root in (roots.private, roots.output) for folder in (root, *root.parents) if not folder.exists()]
+    try:
+        private_folder(roots.private)
+        roots.private.chmod(0o700)
+        roots.output.mkdir(parents=True, exist_ok=True)
+        began = _write_manifest(settings, roots)
+        yield
+    except BaseException:
+        if not roots.ledger.exists():
+            _take_back(roots, began, missing)
+        raise
+
+
+def _take_back(roots: Roots, began: bool, made: list[Path]) -> None:
+    """Remove what the beginning of a release has written, and those of the folders that are empty then."""
+    for path in (roots.manifest, roots.cases, roots.left_out) if began else ():
+        path.unlink(missing_ok=True)
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _check(settings: Settings, resume: bool) -> None:
     roots, dataset = settings.roots, Path(settings.dataset)
     roots.check(dataset)
     check_dataset(settings.root)
@@ -35,10 +63,6 @@ def open_release(settings: Settings, resume: bool) -> None:
         for root in (roots.output, roots.private):
             if root.is_dir() and any(root.iterdir()):
                 raise MedProtectError(f"{root}: the folder is not empty and holds no release. Choose another folder.")
-    private_folder(roots.private)
-    roots.private.chmod(0o700)
-    roots.output.mkdir(parents=True, exist_ok=True)
-    _write_manifest(settings, roots)
 
 
 def _check_previous(settings: Settings) -> None:
@@ -54,29 +78,38 @@ def _check_previous(settings: Settings) -> None:
         )
 
 
-def _write_manifest(settings: Settings, roots: Roots) -> None:
-    """In one step, so that of two runs that begin at once the later one finds the earlier one's."""
+def _write_manifest(settings: Settings, roots: Roots) -> bool:
+    """In one step, so that of two runs that begin at once the later one finds the earlier one's. Whether this one was the first."""
     part = roots.manifest.with_name(f".manifest.{os.getpid()}.part")
     try:
         part.write_bytes(settings.to_bytes())
         part.chmod(0o600)
-        if not roots.manifest.exists():
-            _put_if_absent(part, roots.manifest)
+        first = not roots.manifest.exists() and _put_if_absent(part, roots.manifest)
         different = settings.differences(Settings.load(roots.manifest))
         if different:
             raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
         if roots.manifest.read_bytes() != part.read_bytes():
             part.replace(roots.manifest)
+        return first
     finally:
         part.unlink(missing_ok=True)
 
 
-def _put_if_absent(part: Path, path: Path) -> None:
+def _put_if_absent(part: Path, path: Path) -> bool:
     """Give a file its name unless there is one; where the file system knows no second names, by writing it again."""
     try:
         os.link(part, path)
     except FileExistsError:
-        return
+        return False
     except OSError:
-        with suppress(FileExistsError), path.open("xb") as file:
-            file.write(part.read_bytes())
+        return _written_if_absent(part.read_bytes(), path)
+    return True
+
+
+def _written_if_absent(content: bytes, path: Path) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True

@@ -14,7 +14,7 @@ from MedProtectLib.release.case import ReleaseCase
 from MedProtectLib.release.finish import all_settled, finish
 from MedProtectLib.release.inventory import list_cases, listed
 from MedProtectLib.release.ledger import BUSY, DIED, ENDED, QUARANTINED, RUN, Ledger
-from MedProtectLib.release.opening import open_release
+from MedProtectLib.release.opening import opened
 from MedProtectLib.release.process import quarantine
 from MedProtectLib.release.roots import SUMMARY
 from MedProtectLib.release.runners import Content, Job, Result, Run, run_here
@@ -58,9 +58,9 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
         OSError: the private root cannot be written.
     """
     began, roots = time.monotonic(), settings.roots
-    open_release(settings, resume)
     apart = _at_once if workforce.jobs == 0 else run_apart
-    summary = Summary(apart(list_cases, settings))
+    with opened(settings, resume):
+        summary = Summary(apart(list_cases, settings))
     ledger = Ledger(roots.ledger)
     share = workforce.shard or Shard(1, 1)
     ledger.append(RUN, cases=summary.inventory.cases, shard=share.as_json(), jobs=workforce.jobs, parameters=settings.parameters())

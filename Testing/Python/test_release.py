@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -200,6 +201,31 @@ def test_unlabelled_cases_never_go_out_silently(run: Run, profile: Path, tmp_pat
     assert [(e["status"], e["protected"]) for e in entries] == [("ok", True), ("copied", False)]
     assert "unprotected" in entries[1]["warnings"][0]
     assert json.loads((tmp_path / "b" / "medprotect_release.json").read_text())["cases"] == {"protected": 1, "unprotected": 1}
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("reason", ["unlabelled", "unlabelled, in its own process", "full disk", "forbidden"])
+def test_a_release_that_cannot_begin_leaves_nothing(
+    reason: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out = decathlon(tmp_path / "in", 1, unlabelled=1), tmp_path / "new" / "out"
+    command = ["release", dataset, "--output", out, "--profile", profile, "--no-vault"]
+    command += ["--jobs", "1" if "process" in reason else "0", *(["--unlabelled", "fail"] if "unlabelled" in reason else [])]
+
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        if reason == "full disk":
+            patch.setattr("MedProtectLib.release.inventory.write_private", fail)
+        if reason == "forbidden":
+            patch.setattr("MedProtectLib.release.opening._put_if_absent", fail)
+        code, _, said = run(*command)
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert not (tmp_path / "new").exists()
+    assert call(run, dataset, out, profile, "--resume", "--unlabelled", "copy")[0] == 0
+    code, _, _ = run(*command, "--resume", "--unlabelled", "fail")
+    assert (code, (out.with_name("out_private") / "manifest.json").is_file()) == (1, True)
 
 
 @pytest.mark.usefixtures("no_pictures")
