@@ -57,6 +57,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in listing(folder)}
 
 
+def test_a_damaged_slice_is_one_line_and_leaves_nothing(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    last = sorted(case[0].iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:200] + b"rubbish" * 400)
+    code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert last.name in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_series_is_protected_recorded_and_verified(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     before = contents(tmp_path / "in")
     command = ("protect", case[0], "--labels", case[1], "--segments", "organ", "--target-psnr", "45", "--json")

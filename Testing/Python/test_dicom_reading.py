@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from made_dicom import (
     FRAME_OF_REFERENCE,
@@ -75,19 +76,52 @@ def test_geometry_is_that_of_an_independent_reader(orientation: tuple[float, ...
     assert image.GetDirection() == pytest.approx(volume.geometry.direction)
 
 
-def test_a_file_stands_for_its_series_and_strangers_do_not_disturb(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_stands_for_its_series_and_strangers_do_not_disturb(folder: Path, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("not DICOM")
-    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish")
-    (folder / "empty").touch()
+    (folder / ".keep").touch()
+    directory = slice_of(CT[0], 20)
+    del directory.Rows, directory.PixelData
+    directory.SOPClassUID = MediaStorageDirectoryStorage
+    save(directory, folder / "DICOMDIR")
     picture(folder / "report.dcm", CT[0])
     for path in (folder, folder / "IMG003"):
-        caplog.clear()
         if path == folder:
             (folder / "report.dcm").rename(tmp_path / "report.dcm")
         volume = read_volume(path)
         assert np.array_equal(volume.array, CT)
         assert len(volume.source.files) == 8
-        assert "2 damaged DICOM files were left out, such as broken.dcm" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "empty", "cut before its class", "cut before its picture"])
+def test_a_series_with_a_damaged_slice_is_not_protected_without_it(damage: str, folder: Path) -> None:
+    last = sorted(folder.iterdir())[-1]
+    content = last.read_bytes()
+    cut = {"rubbish": 150, "empty": 0, "cut before its class": 300, "cut before its picture": 900}[damage]
+    last.write_bytes(content[:cut] + (b"rubbish" * 99 if damage == "rubbish" else b""))
+    for path in (folder, folder.parent, folder / "IMG003"):
+        with pytest.raises(MedProtectError, match=rf"{last}: empty or damaged, and perhaps a slice of the series"):
+            read_volume(path)
+    last.unlink()
+    assert len(read_volume(folder).array) == len(CT) - 1
+
+
+def test_damage_elsewhere_is_told_and_does_not_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside another series, or beside an object that is an image of its own."""
+
+    def other(dataset: Dataset, k: int) -> None:
+        dataset.SeriesInstanceUID, dataset.SeriesNumber = SERIES + ".7", 7
+        dataset.SOPInstanceUID += ".7"
+
+    series(tmp_path / "study" / "soft", CT)
+    series(tmp_path / "study" / "bone", CT, edit=other)
+    (tmp_path / "study" / "bone" / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish")
+    assert np.array_equal(read_volume(tmp_path / "study", "4").array, CT)
+    assert "1 damaged DICOM files were left out, such as broken.dcm" in caplog.text
+    with pytest.raises(MedProtectError, match="perhaps a slice of the series"):
+        read_volume(tmp_path / "study", "7")
+    enhanced(tmp_path / "one" / "ct.dcm", CT)
+    (tmp_path / "one" / "broken.dcm").touch()
+    assert np.array_equal(read_volume(tmp_path / "one").array, CT)
 
 
 def test_a_copied_slice_counts_once(folder: Path) -> None:

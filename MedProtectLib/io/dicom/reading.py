@@ -33,7 +33,10 @@ def read(path: Path, series: str | None = None) -> Volume:
         MedProtectError: no image or several; anything that makes it no volume of one grid or that cannot be written back.
     """
     if path.is_dir():
-        return read_series(choose(_images(scan(path), path), series, path), path.resolve().name, path)
+        found = scan(path)
+        chosen = choose(found.series, series, path)
+        _check_complete(chosen, found, path)
+        return read_series(chosen, path.resolve().name, path)
     header = Header(path, read_dataset(path, pixels=False))
     if kind := LABEL_KINDS.get(sop_class(header)):
         raise MedProtectError(f"{path}: a {kind} object holds labels, not an image. Give it as --labels.")
@@ -43,7 +46,8 @@ def read(path: Path, series: str | None = None) -> Volume:
         raise MedProtectError(f"{path}: {what}.")
     if not found.series[0].alone:
         found = inventory(sorted(p for p in path.parent.iterdir() if p.is_file()))
-    belongs = next(one for one in _images(found, path.parent) if path in one.files)
+    belongs = next(one for one in found.series if path in one.files)
+    _check_complete(belongs, found, path.parent)
     return read_series(choose((belongs,), series, path.parent), path.name, path)
 
 
@@ -98,11 +102,33 @@ def read_series(series: Series, name: str | None = None, where: Path | None = No
     )
 
 
-def _images(found: Inventory, where: Path) -> tuple[Series, ...]:
-    """The image series, and a warning about files that may have been meant to belong to one."""
-    if found.damaged:
-        logger.warning("%s: %d damaged DICOM files were left out, such as %s.", where, len(found.damaged), found.damaged[0].name)
-    return found.series
+def _check_complete(series: Series, found: Inventory, where: Path) -> None:
+    """Refuse slices beside a file that may be another one of them and that nobody can read, or below a folder of no other series.
+
+    Raises:
+        MedProtectError: there is such a file.
+    """
+    damaged = [path for path in found.damaged if not path.name.startswith(".")]
+    folders = {path.parent for path in series.files}
+    doubtful = [path for path in (*damaged, *_cut_short(series, found)) if len(found.series) == 1 or path.parent in folders]
+    if doubtful and not series.alone:
+        more = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+        raise MedProtectError(
+            f"{doubtful[0]}{more}: empty or damaged, and perhaps a slice of the series. Get a fresh copy, or take it out of the folder if "
+            "it is none."
+        )
+    if damaged:
+        logger.warning("%s: %d damaged DICOM files were left out, such as %s.", where, len(damaged), damaged[0].name)
+
+
+def _cut_short(series: Series, found: Inventory) -> list[Path]:
+    """Objects of the same class as the slices that end before their picture begins."""
+    kinds = {path: _kind(path) for path in (*found.others, *series.files[:1])} if found.others else {}
+    return [path for path in found.others if kinds[path] == kinds[series.files[0]]]
+
+
+def _kind(path: Path) -> str:
+    return sop_class(Header(path, read_dataset(path, pixels=False, only=("SOPClassUID",))))
 
 
 def _without_copies(series: Series) -> dict[Path, tuple[str, str]]:
