@@ -113,7 +113,7 @@ def named_folder(path: Path) -> Path:
 @contextmanager
 def staged(destination: Destination) -> Iterator[Staged]:
     """Folders to write into. When the block ends well, their files replace the case's earlier ones: private files first,
-    the shareable ones next, the record last. When it does not, nothing is left of it.
+    the shareable ones next, the private record and the record last. When it does not, nothing is left of it.
 
     Raises:
         MedProtectError: a folder cannot be made or written, or another run works on the same case.
