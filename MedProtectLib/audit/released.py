@@ -16,6 +16,7 @@ from MedProtectLib.io import channel_files, extension_of, read_volume, sha256_fi
 from MedProtectLib.io.channels import channel_name
 from MedProtectLib.io.npz import read_array
 from MedProtectLib.levels import find_levels, find_padding
+from MedProtectLib.regions import find_regions
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.roots import SUMMARY
 from MedProtectLib.staging import PROTECTED, RECORD
@@ -141,9 +142,10 @@ def check_change(path: Path, case: AuditCase, statistics: Statistics, bound: flo
     Raises:
         MedProtectError: it does.
     """
+    everywhere = find_regions(np.ones(case.volume.geometry.shape, bool), 0)
     for part, measured in zip(case.volume.parts(), statistics.channels or (statistics,), strict=True):
         width = (measured.window[1] - measured.window[0]) / abs(part.slope)
-        level = find_levels(part, find_padding(part), bound * width).step / width
+        level = find_levels(part, find_padding(part), bound * width, everywhere).step / width
         largest = measured.max_abs_change[0]
         if largest > (bound + level) * (1 + 1e-6):
             raise MedProtectError(

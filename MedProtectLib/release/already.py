@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import stem_of
+from MedProtectLib.io import sha256_image, stem_of
 from MedProtectLib.release.layouts.bids import DESCRIPTION
 from MedProtectLib.release.roots import RECORDS, SUMMARY
 from MedProtectLib.staging import RECORD
@@ -43,9 +43,11 @@ def check_image(files: Mapping[Path, str], root: Path, volume: Volume) -> None:
     """
     if getattr(volume.source, "protected", False):
         raise MedProtectError(f"{volume.name}: its header says that MedProtect protected it already. Give the original.")
+    source = volume.source
+    together = {sha256_image(source.files[0], source)} if source is not None and source.extension else set()
     for path, sha in files.items():
         folders = [folder for folder in path.parents if folder == path.parent or folder.is_relative_to(root)]
-        if any(sha in _known(folder) for folder in folders):
+        if any({sha, *together} & _known(folder) for folder in folders):
             raise MedProtectError(f"{path}: a record beside it says that it was protected already. Give the original.")
         stem = stem_of(path)
         if stem.endswith(PROTECTED) and path.with_name(stem.removesuffix(PROTECTED) + RECORD).exists():

@@ -168,7 +168,8 @@ def _seen_with(protection: Protection, protected: Volume, released: Released) ->
     steps = [step * abs(part.slope) for step, part in zip(protection.steps, original.parts(), strict=True)]
     scalar = original.array.ndim == 3
     change = np.concatenate([m / width for m, width in zip(moved, widths, strict=True)], axis=-1).astype(np.float32)
-    counts = np.concatenate([np.rint(m / step) for m, step in zip(moved, steps, strict=True)], axis=-1).astype(np.int32)
+    counts = np.concatenate([np.rint(m / step) for m, step in zip(moved, steps, strict=True)], axis=-1)
+    counts = counts.astype(np.int32 if np.abs(counts).max() <= np.iinfo(np.int32).max else np.int64)
     changed: np.ndarray = np.any(change, axis=-1)
     covered = float(np.mean(changed[regions.touched]))
     if covered < LEAST_COVERED * released.changed:

@@ -13,8 +13,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import read_volume, sha256_file
+from MedProtectLib.release.already import check_image
 from MedProtectLib.release.keys import SiteKey, save_key
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, own_profile, tree, voxels
 from samples import Run
@@ -248,6 +251,21 @@ def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path:
     shutil.copyfile(next(single.glob("*_record.json")), mixed / "imagesTr" / "any_record.json")
     code, answer, _ = call(run, mixed, tmp_path / "third", profile)
     assert (code, answer["counts"]["quarantined"]) == (1, 1)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_renamed_image_in_two_files_is_known_by_its_record(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, single, mixed = decathlon(tmp_path / "in", 1), tmp_path / "single", tmp_path / "mixed"
+    image = tmp_path / "ct.hdr"
+    sitk.WriteImage(sitk.ReadImage(dataset / "imagesTr" / NAMES[0]), image)
+    assert run("protect", image, "--labels", dataset / "labelsTr" / NAMES[0], "--profile", profile, "--output", single)[0] == 0
+    mixed.mkdir()
+    for suffix in (".hdr", ".img"):
+        shutil.copyfile(single / f"ct_protected{suffix}", mixed / f"renamed{suffix}")
+    shutil.copyfile(single / "ct_record.json", mixed / "any_record.json")
+    files = {path: sha256_file(path) for path in mixed.glob("renamed.*")}
+    with pytest.raises(MedProtectError, match="protected already"):
+        check_image(files, mixed, read_volume(mixed / "renamed.hdr"))
 
 
 @pytest.mark.usefixtures("no_pictures")
