@@ -1,5 +1,5 @@
 """Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest; where
-whole images are classified, a chequered ground with spots.
+whole images are classified, chequers or stripes without gaps.
 
     knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the axes) where p_j, p_i mod period < edge, else 0
     delta(p)   = epsilon w(p) (fine knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
@@ -21,9 +21,9 @@ long as an image keeps its pixels; where it is halved, blurred or compressed, th
 
 Where whole images are classified, something must tell class from class everywhere, and nothing is gained by leaving gaps:
 
-    delta(p) = epsilon w(p) (fine (-1)^(sum of p over A_c) + (1 - fine) (-1)^(sum of floor(p / 2) over A_c))
+    delta(p) = epsilon w(p) (-1)^(sum of p over A_c)
 
-A class has axes A_c of its own along which both sizes alternate: 3 classes of pictures and 6 of volumes differ, more than that repeat.
+A class has axes A_c of its own along which its pattern alternates: 3 classes of pictures and 6 of volumes differ, more than that repeat.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """
@@ -63,7 +63,7 @@ class Weave(PatternMethod):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
         "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels"),
-        "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots by that of coarse ones, 1 if none fit between; whole images: share of fine"),
+        "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots by that of coarse ones, 1 if none fit between"),
     }
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
@@ -92,7 +92,7 @@ class Weave(PatternMethod):
             return np.zeros(shape)
         origins = (0, *self.fixed[number, channel].astype(int))
         places = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
-        drawn = self._knots(places) if self.purpose.task == SEGMENTATION else self._chequers(number, places)
+        drawn = self._knots(places) if self.purpose.task == SEGMENTATION else knots(places, 2, 2, 1, self._axes_of(number))
         return np.broadcast_to(drawn, shape)
 
     def _knots(self, places: Sequence[np.ndarray]) -> np.ndarray:
@@ -102,10 +102,9 @@ class Weave(PatternMethod):
         fine = self.chosen["fine"] if coarse > 0 else 1.0
         return fine * knots(places, period, edge, 1, self._grid) + knots(gap, 2 * period, coarse, 2, self._grid)
 
-    def _chequers(self, number: int, places: Sequence[np.ndarray]) -> np.ndarray:
+    def _axes_of(self, number: int) -> tuple[int, ...]:
         choices = [axes for count in range(len(self._grid), 0, -1) for axes in combinations(self._grid, count) if axes != (0,)]
-        axes = choices[number % len(choices)]
-        return self.chosen["fine"] * knots(places, 4, 4, 1, axes) + (1.0 - self.chosen["fine"]) * knots(places, 4, 4, 2, axes)
+        return choices[number % len(choices)]
 
     def cut_out(self, drawn: np.ndarray, here: np.ndarray) -> np.ndarray:
         """In every slice the sign that there is more of is turned down, so that the class keeps its mean."""
