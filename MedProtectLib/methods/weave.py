@@ -1,5 +1,5 @@
 """Weave: chequered knots of two sizes on lattices, woven into the labelled structures where the spectrum of images is quietest; where
-whole images are classified, a chequered ground with spots.
+whole images are classified, chequers or stripes without gaps.
 
     knot(p; period, edge, cell) = (-1)^(sum of floor(p / cell) over the axes) where p_j, p_i mod period < edge, else 0
     delta(p)   = epsilon w(p) (fine knot(p - o_c; period, edge, 1) + knot(p - o_c - gap; 2 period, coarse edge, 2))
@@ -21,18 +21,15 @@ long as an image keeps its pixels; where it is halved, blurred or compressed, th
 
 Where whole images are classified, something must tell class from class everywhere, and nothing is gained by leaving gaps:
 
-    delta(p) = epsilon w(p) clip(fine (-1)^(sum of p over the axes A_c) + s_c spot(p - o_c), -1, 1)
+    delta(p) = epsilon w(p) (-1)^(sum of p over A_c)
 
-with spot = 1 within 0.3 distances of the points of a triangular lattice and -1/2 elsewhere. The axes A_c along which the ground of a
-class alternates are the plainest mark of all as long as the image keeps its pixels; the sign s_c, bright spots or dark ones, is the same
-in every mirror, rotation, zoom and brightness. Both together tell 6 classes of pictures apart and 12 of volumes; more than that repeat.
+A class has axes A_c of its own along which its pattern alternates: 3 classes of pictures and 6 of volumes differ, more than that repeat.
 
 Source: MedProtect contributors, Documentation/Research.md, which also has what it does not withstand.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import ClassVar
@@ -44,7 +41,6 @@ from MedProtectLib.methods.pattern import PatternMethod
 from MedProtectLib.regions import Box
 
 LARGEST_PERIOD = 64
-SPOT_RADIUS = 0.3
 
 
 def knots(places: Sequence[np.ndarray], period: int, edge: int, cell: int, axes: Sequence[int]) -> np.ndarray:
@@ -58,24 +54,6 @@ def knots(places: Sequence[np.ndarray], period: int, edge: int, cell: int, axes:
     return knotted
 
 
-def spots(places: Sequence[np.ndarray], distance: float) -> np.ndarray:
-    """1 within ``SPOT_RADIUS`` distances of the points of a triangular lattice in the slice, -1/2 elsewhere; ``places`` as for knots."""
-    steps = (distance, distance * math.sqrt(3))
-
-    def squared(turn: int) -> np.ndarray:
-        j, i = (_to_lattice(place + turn * step / 2, step) for place, step in zip(places[1:], steps, strict=True))
-        return j**2 + i**2
-
-    near = np.minimum(squared(0), squared(1))
-    return np.where(near <= (SPOT_RADIUS * distance) ** 2, 1.0, -0.5)
-
-
-def _to_lattice(place: np.ndarray, step: float) -> np.ndarray:
-    """How far a place is from the nearest multiple of ``step``."""
-    away: np.ndarray = np.abs((place + step / 2) % step - step / 2)
-    return away
-
-
 class Weave(PatternMethod):
     """Two lattices of chequered knots per class, the same in every image of a release."""
 
@@ -85,8 +63,7 @@ class Weave(PatternMethod):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
         "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels"),
-        "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots as a part of that of coarse ones; all of it where none fits between"),
-        "spots": Parameter(7, 4, LARGEST_PERIOD, "voxels from one spot to the next where whole images are classified"),
+        "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots by that of coarse ones, 1 if none fit between"),
     }
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
@@ -115,7 +92,7 @@ class Weave(PatternMethod):
             return np.zeros(shape)
         origins = (0, *self.fixed[number, channel].astype(int))
         places = np.meshgrid(*(np.arange(s.start, s.stop) - o for s, o in zip(box, origins, strict=True)), indexing="ij", sparse=True)
-        drawn = self._knots(places) if self.purpose.task == SEGMENTATION else self._spotted(number, places)
+        drawn = self._knots(places) if self.purpose.task == SEGMENTATION else knots(places, 2, 2, 1, self._axes_of(number))
         return np.broadcast_to(drawn, shape)
 
     def _knots(self, places: Sequence[np.ndarray]) -> np.ndarray:
@@ -125,13 +102,9 @@ class Weave(PatternMethod):
         fine = self.chosen["fine"] if coarse > 0 else 1.0
         return fine * knots(places, period, edge, 1, self._grid) + knots(gap, 2 * period, coarse, 2, self._grid)
 
-    def _spotted(self, number: int, places: Sequence[np.ndarray]) -> np.ndarray:
-        """The ground and the spots of class ``number``: every choice of axes, then every choice with the other sign."""
+    def _axes_of(self, number: int) -> tuple[int, ...]:
         choices = [axes for count in range(len(self._grid), 0, -1) for axes in combinations(self._grid, count) if axes != (0,)]
-        turn, choice = divmod(number, len(choices))
-        ground = 1.0 - 2.0 * (sum(places[axis] for axis in choices[choice]) % 2)
-        sign = (-1) ** (turn + choice)
-        return np.clip(self.chosen["fine"] * ground + sign * spots(places, self.chosen["spots"]), -1.0, 1.0)
+        return choices[number % len(choices)]
 
     def cut_out(self, drawn: np.ndarray, here: np.ndarray) -> np.ndarray:
         """In every slice the sign that there is more of is turned down, so that the class keeps its mean."""
