@@ -55,7 +55,6 @@ class Experiment:
         """Raises UsageError for a name, a number or a combination that there is not, before anything is trained; MedProtectError for
         lists without a label.
 
-
         The bound and the PSNR target are checked by the protector that they are for.
         """
         for method in self.methods:
@@ -142,8 +141,8 @@ def _circumstances(experiment: Experiment) -> dict[str, Any]:
 
 def _public(run: Run, experiment: Experiment) -> dict[str, str]:
     """Names the public data of a run that uses them."""
-    uses = experiment.public is not None and public_like in regime_of(run.regime).requires
-    return {"public_sha256": experiment.public.sha256} if uses and experiment.public else {}
+    public = experiment.public
+    return {} if public is None or public_like not in regime_of(run.regime).requires else {"public_sha256": public.sha256}
 
 
 def _check_same(experiment: Experiment, rows: RowFile, report: Report) -> None:

@@ -26,7 +26,7 @@ import SimpleITK as sitk
 import torch
 
 from MedProtectLib.audit.data import TEST, VALIDATION, AuditData, Sample
-from MedProtectLib.audit.training import EVALUATIONS, Trained
+from MedProtectLib.audit.training import Trained, looks_of
 from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.methods.base import SEGMENTATION
@@ -62,7 +62,7 @@ def train_nnunet(data: AuditData, released: Sequence[Sample], seed: int = 0, ste
     check_nnunet(data, "none")
     with tempfile.TemporaryDirectory(prefix="medprotect-nnunet-") as name:
         folder = Path(name)
-        looks = sorted({max(1, round(steps * n / EVALUATIONS)) for n in range(1, EVALUATIONS + 1)})
+        looks = looks_of(steps)
         _write_raw(folder, data, released)
         task = {
             "seed": seed,

@@ -114,7 +114,7 @@ def train_victim(
     loss_of = loss_for(data)
     optimiser = torch.optim.Adam(network.parameters(), setting.rate)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, DECAY)
-    looks = sorted({max(1, round(steps * n / EVALUATIONS)) for n in range(1, EVALUATIONS + 1)})
+    looks = looks_of(steps)
     stage = Stage(f"train {victim}", steps, report)
     curve: list[tuple[int, float]] = []
     losses: list[float] = []
@@ -141,6 +141,11 @@ def train_victim(
         stage.at(step + 1, f"loss {np.mean(losses[-20:]):.3f}" + (f", clean validation {curve[-1][1]:.3f}" if curve else ""))
     last, at_best = (Predictor(net.eval(), preparation, data.task) for net in (network, best))
     return Trained(last, at_best, tuple(curve), float(np.mean(losses[-max(1, steps // 10) :])), network)
+
+
+def looks_of(steps: int) -> list[int]:
+    """The steps after which a victim is looked at: ``EVALUATIONS``, evenly, the last one included; fewer where there are fewer steps."""
+    return sorted({max(1, round(steps * n / EVALUATIONS)) for n in range(1, EVALUATIONS + 1)})
 
 
 def fresh_victim(data: AuditData, victim: str, seed: int) -> nn.Module:

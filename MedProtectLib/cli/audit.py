@@ -24,7 +24,7 @@ one 60 % train, 10 % choose the best epoch and 30 % test, by a hash of their nam
 methods: none, noise, random_mask, those of 'medprotect methods' (each is fitted on the training cases), noise@METHOD (random
 noise of a method's own PSNR), all. regimes: none, augmented, heavy; jpeg75 jpeg50 jpeg10 gaussian1 gaussian2 median3 bilateral
 bits4 half_size denoiser cutout mixup adversarial2 adversarial4 ueraser warm_start; blur_regions inpaint_regions inpaint_contour
-subtract_public snap_levels learn_from_pairs; joined by + they are used together: jpeg10+augmented.
+subtract_public subtract_weave snap_levels learn_from_pairs; joined by + they are used together: jpeg10+augmented.
 victims: unet dynunet residual_unet attention_unet segresnet unetr, nnunet (the real one, an extra; --regimes none); resnet18
 densenet for classification.
 DIR gets rows.jsonl (one line per training run), audit.md, audit.html, overview.png, frontier.png and bars.png; an interrupted
