@@ -32,7 +32,7 @@ from audit_data import DATASETS, PUBLIC, dataset_of
 from MedProtectLib.audit.data import AuditData
 from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.registry import ATTACKERS, AUGMENTATIONS, DEFENCES
-from MedProtectLib.audit.releases import CLEAN, Releases, supported_methods
+from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR, Releases, supported_methods
 from MedProtectLib.audit.report import write_report
 from MedProtectLib.audit.rows import RowFile
 from MedProtectLib.audit.victims import VICTIMS
@@ -96,13 +96,14 @@ def experiments(
 
 
 def methods_for(data: AuditData, tier: Tier, wanted: Sequence[str] | None) -> list[str]:
-    """Clean data and controls, then the methods, those that are fitted fastest first."""
+    """Clean data and controls, then the methods, those that are fitted fastest first, then noise of a method's own PSNR."""
     controls = [CLEAN, "noise"] + ["random_mask"] * (tier.random_mask and data.task != CLASSIFICATION)
     if tier.only_controls:
         return controls
     known = supported_methods(data)
     known.sort(key=lambda name: CHEAP_FIRST.index(name) if name in CHEAP_FIRST else -1)
-    return controls + [name for name in known if wanted is None or name in wanted]
+    at_psnr_of = [name for name in wanted or () if name.startswith(EQUAL_PSNR)]
+    return controls + [name for name in known if wanted is None or name in wanted] + at_psnr_of
 
 
 def tell(line: str) -> None:
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("tier", choices=TIERS)
     parser.add_argument("--work", type=Path, required=True, help="folder for fitted profiles and protected files")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["busi", "hippocampus", "lidc_nodules"])
-    parser.add_argument("--methods", nargs="+", default=None, help="default: all that do the task")
+    parser.add_argument("--methods", nargs="+", default=None, help="default: all that do the task; noise@METHOD after METHOD")
     parser.add_argument("--regimes", nargs="+", default=None, help="default: all of the tier")
     parser.add_argument("--victims", nargs="+", default=None, help="of tier 2; default: all but the data set's own and nnunet")
     parser.add_argument("--vary", nargs="+", choices=VARIED, default=VARIED, help="what of tier 2 to run (default: all)")

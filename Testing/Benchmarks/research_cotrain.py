@@ -1,10 +1,12 @@
-"""How far does error-minimising noise get that is made against augmenting victims? (Documentation/Research.md)
+"""How far does noise get that is made against augmenting victims? (Documentation/Research.md)
 
     python Testing/Benchmarks/research_cotrain.py busi_native --work ../audit_work --start two_dots --rounds 6 --round-steps 400
+    python Testing/Benchmarks/research_cotrain.py busi_native --work ../audit_work --start two_dots --objective lookahead
 
 Every training image has a change of its own, within its dilated labels, the bound and the PSNR. Surrogates are trained one after the
-other from new weights on batches that are augmented as the victim's are; every step also moves the changes of its batch to where the
-surrogate's loss is smaller, through the augmentation. One JSON line.
+other from new weights on batches that are augmented as the victim's are; every step also moves the changes of its batch, through the
+augmentation, to where an objective is smaller: the surrogate's loss (error-minimising noise), or how much a step of the surrogate on
+this batch helps it on the same batch without changes (one-step look-ahead on the clean loss, to first order). One JSON line.
 """
 
 from __future__ import annotations
@@ -74,8 +76,19 @@ class Leaves(Sequence[Prepared]):
         return sample._replace(image=sample.image + leaf * sample.unit)
 
 
-def surrogate_round(data: AuditData, changes: list[Change], given: argparse.Namespace, seed: int) -> float:
-    """Train a new surrogate, as a victim of ``given.steps`` begins, and move the changes with it; the mean loss of the last tenth."""
+def agreement(slopes: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
+    """Cosine of two gradients of a network: below 0, a step on the one batch makes the loss of the other larger."""
+    product, own, other = (
+        sum((a * b).sum() for a, b in zip(first, second, strict=True))
+        for first, second in ((slopes, clean), (slopes, slopes), (clean, clean))
+    )
+    return product / (own * other).sqrt().clamp_min(1e-12)
+
+
+def surrogate_round(data: AuditData, changes: list[Change], given: argparse.Namespace, seed: int) -> tuple[float, float]:
+    """Train a new surrogate, as a victim of ``given.steps`` begins, and move the changes with it; means of loss and objective in the
+    last tenth.
+    """
     network = fresh_victim(data, data.setting.victim, seed)
     augment = regime_of(given.regime).augment
     transform = None if augment is None else augment(data.dimension)
@@ -83,22 +96,32 @@ def surrogate_round(data: AuditData, changes: list[Change], given: argparse.Name
     prepared = [preparation(c.sample) for c in changes]
     optimiser = torch.optim.Adam(network.parameters(), data.setting.rate)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, given.steps, DECAY)
-    loss_of, losses = loss_for(data), []
+    loss_of, told, weights = loss_for(data), [], list(network.parameters())
+    looks_ahead = given.objective == "lookahead"
     torch.manual_seed(seed)
     for step in range(given.round_steps):
         network.train()
         samples = Leaves(changes, prepared)
         batch = draw(samples, data.setting, seed, step, transform)
         loss = loss_of(network(batch.images), batch.targets)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        slopes = torch.autograd.grad(loss, weights, create_graph=looks_ahead, retain_graph=True)
+        objective = loss
+        if looks_ahead:
+            unchanged = draw(prepared, data.setting, seed, step, transform)
+            objective = agreement(slopes, torch.autograd.grad(loss_of(network(unchanged.images), unchanged.targets), weights))
+        leaves = list(samples.drawn.values())
+        moves = torch.autograd.grad(objective, leaves, allow_unused=True)
+        for weight, slope in zip(weights, slopes, strict=True):
+            weight.grad = slope.detach()
         nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimiser.step()
         schedule.step()
-        for number, leaf in samples.drawn.items():
-            changes[number].move(leaf.grad)
-        losses.append(float(loss.detach()))
-    return float(np.mean(losses[-max(1, given.round_steps // 10) :]))
+        for number, move in zip(samples.drawn, moves, strict=True):
+            if move is not None:
+                changes[number].move(move)
+        told.append((float(loss.detach()), float(objective.detach())))
+    loss, objective = np.mean(told[-max(1, given.round_steps // 10) :], axis=0)
+    return float(loss), float(objective)
 
 
 def main() -> None:
@@ -107,6 +130,7 @@ def main() -> None:
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--start", choices=PATTERNS, default="none")
+    parser.add_argument("--objective", choices=("loss", "lookahead"), default="loss")
     parser.add_argument("--psnr", type=float, default=50.2)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--round-steps", type=int, default=400)
@@ -122,8 +146,8 @@ def main() -> None:
     changes = [Change(sample, with_it.image - sample.image, given.psnr) for sample, with_it in zip(clean, begun, strict=True)]
     for number in range(given.rounds):
         at = time.monotonic()
-        loss = surrogate_round(data, changes, given, FIRST_SURROGATE + number)
-        print(f"round {number}: surrogate loss {loss:.3f}, {time.monotonic() - at:.0f} s", flush=True)
+        loss, objective = surrogate_round(data, changes, given, FIRST_SURROGATE + number)
+        print(f"round {number}: surrogate loss {loss:.3f}, objective {objective:.3f}, {time.monotonic() - at:.0f} s", flush=True)
     rng = np.random.default_rng(0)
     released = data.samples("train", {c.sample.case.name: c.stored(rng) for c in changes})
     reached = [-10 * np.log10(np.mean((r.image - s.image) ** 2)) for r, s in zip(released, clean, strict=True)]
