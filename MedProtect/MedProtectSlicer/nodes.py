@@ -101,6 +101,18 @@ def segmentsOf(node: Any) -> list[tuple[str, str]]:
     return [(str(segment.value), segment.name) for segment in _labelMapVolume(node, None).segments]
 
 
+def namesOf(node: Any, segmentIDs: Sequence[str]) -> list[str]:
+    """The names of some segments of a node; none where they are all that it has."""
+    known = segmentsOf(node)
+    if known and not segmentIDs:
+        raise _noneChosen()
+    return [name for i, name in known if i in segmentIDs] if len(segmentIDs) < len(known) else []
+
+
+def _noneChosen() -> MedProtectError:
+    return MedProtectError(_("No segment is chosen. Check at least one in the list of segments."))
+
+
 def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geometry: Geometry) -> LabelMap:
     """The chosen segments of a node as a LabelMap in the own space of a volume, which lies on ``geometry``."""
     if node is None:
@@ -112,7 +124,7 @@ def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geome
         )
     wanted = [i for i, _name in known] if segmentIDs is None else list(segmentIDs)
     if not wanted:
-        raise MedProtectError(_("No segment is chosen. Check at least one in the list of segments."))
+        raise _noneChosen()
     missing = [i for i in wanted if i not in dict(known)]
     if missing:
         raise MedProtectError(_("'{name}' has no segment '{segment}' any more.").format(name=node.GetName(), segment=missing[0]))

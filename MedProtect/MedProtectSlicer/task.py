@@ -21,7 +21,7 @@ POLL_S = 0.02
 
 
 class Cancelled(Exception):
-    """The user ended the job."""
+    """The user ended the job. Its text says what is kept, where that is more than nothing."""
 
 
 class Waitable(Protocol):

@@ -66,7 +66,9 @@ def _check_work(work: Path, identity: str, resume: bool) -> None:
     if found and not resume:
         raise MedProtectError(f"{work}: an interrupted fit is here. Use --resume to go on with it, or remove the folder.")
     if IDENTITY in found and (work / IDENTITY).read_text(errors="replace") != identity:
-        raise MedProtectError(f"{work}: the interrupted fit has other data or settings. Use the same, or remove the folder.")
+        raise MedProtectError(
+            f"{work}: an interrupted fit of other data or settings is here. Use the same to go on with it, or remove the folder first."
+        )
 
 
 @contextmanager

@@ -261,6 +261,16 @@ def test_bad_input_is_one_clear_line(a_logic, a_phantom, what):
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 
 
+def test_an_option_that_there_is_not_is_one_clear_line(a_logic, a_phantom, tmp_path):
+    for start in (
+        lambda **option: a_logic.protect(*a_phantom, **option),
+        lambda **option: a_logic.fitTask([a_phantom], tmp_path / "p.medprotect", **option),
+    ):
+        with pytest.raises(MedProtectError, match=r"no option 'scope' here\. Those of the module: method, profile, bound, ") as caught:
+            start(scope="image")
+        assert "\n" not in str(caught.value)
+
+
 def test_result_nodes(a_logic, a_phantom):
     volume, segmentation = a_phantom
     volume.GetDisplayNode().SetAutoWindowLevel(False)
