@@ -26,9 +26,9 @@ from MedProtectLib.progress import Progress
 from MedProtectSlicer import finish, staging
 from MedProtectSlicer.child import Child
 from MedProtectSlicer.formats import ExportFormat
-from MedProtectSlicer.nodes import SceneCase, caseOf
+from MedProtectSlicer.nodes import SceneCase, caseOf, imageOf
 from MedProtectSlicer.parameters import MedProtectParameterNode
-from MedProtectSlicer.results import ProtectResult, addToScene, auditTable
+from MedProtectSlicer.results import Place, ProtectResult, addToScene, auditTable, placeOf
 from MedProtectSlicer.settings import ProtectSettings
 from MedProtectSlicer.task import Cancelled, Story, Task, Work
 
@@ -77,9 +77,9 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :raises MedProtectError: with one line that says what is wrong.
         """
         protector = _settings(settings, options).protector()
-        case = caseOf(volumeNode, labelsNode, segmentIDs)
+        case, place = caseOf(volumeNode, labelsNode, segmentIDs), placeOf(volumeNode)
         protection = protector.protect(*staging.inMemory(case))
-        steps = addToScene(volumeNode, finish.fromMemory(protection, case.volume.array.dtype))
+        steps = addToScene(volumeNode, place, finish.fromMemory(protection, case.volume.array.dtype))
         while True:
             try:
                 next(steps)
@@ -112,7 +112,7 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :param tell: called in the main thread with the share done (0 to 1) and one line of text.
         """
         case = caseOf(volumeNode, labelsNode, segmentIDs)
-        return Task(_protectStory(case, volumeNode, _settings(settings, options), tell))
+        return Task(_protectStory(case, volumeNode, placeOf(volumeNode), _settings(settings, options), tell))
 
     def exportTask(
         self,
@@ -223,10 +223,9 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         return Task(_restoreStory(Path(protected), Path(vault), Path(key), Path(output), passphrase, overwrite, tell))
 
     def labelledVolumes(self) -> list[tuple[Any, Any]]:
-        """Every volume of the scene that is the reference of a segmentation, with that segmentation."""
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        pairs = [(node.GetNodeReference(role), node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
-        return [(volume, node) for volume, node in pairs if volume is not None and node.GetSegmentation().GetNumberOfSegments()]
+        """Every segmentation of the scene that has segments, after the image that it belongs to (:func:`imageOf`)."""
+        nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetSegmentation().GetNumberOfSegments()]
+        return [(image, node) for node in nodes if (image := imageOf(node)) is not None]
 
 
 def makePreview(case: SceneCase, settings: ProtectSettings) -> Preview:
@@ -257,7 +256,7 @@ def _settings(settings: ProtectSettings | None, options: dict[str, Any]) -> Prot
     return replace(settings or ProtectSettings(), **options)
 
 
-def _protectStory(case: SceneCase, volumeNode: Any, settings: ProtectSettings, tell: Tell) -> Story:
+def _protectStory(case: SceneCase, volumeNode: Any, place: Place, settings: ProtectSettings, tell: Tell) -> Story:
     tell(0.0, _("Preparing"))
     with _workFolder() as folder:
         image, labels = yield Work(_stage, case, folder)
@@ -266,7 +265,7 @@ def _protectStory(case: SceneCase, volumeNode: Any, settings: ProtectSettings, t
         tell(0.95, _("Reading the result"))
         files = (Path(answer["protected"]), Path(answer["record"]), Path(answer["private"]))
         finished = yield Work(finish.fromFiles, *files, case.volume.array.dtype, answer["messages"])
-    return (yield from addToScene(volumeNode, finished))
+    return (yield from addToScene(volumeNode, place, finished))
 
 
 def _exportStory(

@@ -408,12 +408,18 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if p.fitOn == FitOn.FOLDER:
                 names = namesOf(p.labels, chosen)
                 return logic.fitTask(p.fitFolder, p.fitProfile, settingsOf(p), p.fitDimension.value, p.fitSteps, tell, names)
-            dataset = [(p.volume, p.labels, chosen)] if p.fitOn == FitOn.SELECTED else logic.labelledVolumes()
+            dataset = [(p.volume, p.labels, chosen)] if p.fitOn == FitOn.SELECTED else self._labelledVolumes()
             images = [volume.GetImageData() for volume, *_labels in dataset if volume is not None]
             dimension = 2 if any(image and image.GetDimensions()[2] == 1 for image in images) else 3
             return logic.fitTask(dataset, p.fitProfile, settingsOf(p), dimension, p.fitSteps, tell)
 
         self._start(makeTask, self._onFitted)
+
+    def _labelledVolumes(self) -> list[tuple[Any, ...]]:
+        """Those of the scene, and the pair that is chosen here."""
+        assert self.logic is not None
+        pairs, chosen = self.logic.labelledVolumes(), (self.parameters.volume, self.parameters.labels)
+        return [*pairs, *([] if chosen in pairs or None in chosen else [chosen])]
 
     def _onAudit(self, clicked: Any = None) -> None:
         p = self.parameters

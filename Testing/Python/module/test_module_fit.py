@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slicer_harness.require import require_harness
@@ -14,7 +15,7 @@ import slicer
 
 from MedProtectLib import read_labels
 from MedProtectSlicer.parameters import FitOn
-from slicer_harness.fixtures import finish, wait
+from slicer_harness.fixtures import a_transform, finish, segment_id, wait
 
 
 def test_a_cancelled_fit_says_what_it_has_kept_and_how_to_go_on(a_widget, tmp_path):
@@ -107,3 +108,36 @@ def test_all_volumes_of_the_scene_are_fitted_with_all_segments(a_widget, asked, 
     a_widget.ui.fitButton.click()
     finish(a_widget)
     assert len(read_labels(asked.with_name("labels.seg.nrrd")).segments) == 2
+
+
+def test_loaded_files_and_imported_labels_belong_to_the_volume_that_has_their_voxels(a_ct, a_logic):
+    volume, segmentation = a_ct
+    segmentation.GetSegmentation().AddEmptySegment("void", "void")
+    segmentation.GetSegmentation().SetSegmentIndex("void", 0)
+    assert a_logic.labelledVolumes() == [(volume, segmentation)]
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    export = slicer.modules.segmentations.logic()
+    export.ExportAllSegmentsToLabelmapNode(segmentation, labels, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY)
+    imported = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "imported")
+    export.ImportLabelmapToSegmentationNode(labels, imported)
+    assert a_logic.labelledVolumes() == [(volume, segmentation), (volume, imported)]
+    a_transform(np.diag([1.0, 1.0, -1.0, 1.0]), imported)
+    assert a_logic.labelledVolumes() == [(volume, segmentation)], "it lies elsewhere"
+
+
+def test_results_are_not_what_a_segmentation_was_drawn_on(a_ct, a_logic):
+    volume, segmentation = a_ct
+    a_logic.protect(volume, segmentation, [segment_id(segmentation, "liver")])
+    assert a_logic.labelledVolumes() == [(volume, segmentation)]
+    twin = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(volume).copy(), name="another sequence")
+    twin.CopyOrientation(volume)
+    assert a_logic.labelledVolumes() == [], "nobody can tell which of the two"
+
+
+def test_the_pair_of_the_panel_is_always_among_the_labelled_volumes(a_widget):
+    pair = (a_widget.parameters.volume, a_widget.parameters.labels)
+    assert a_widget._labelledVolumes() == [pair]
+    pair[1].RemoveNodeReferenceIDs(pair[1].GetReferenceImageGeometryReferenceRole())
+    pair[0].SetSpacing(1.0, 1.0, 2.5)
+    assert a_widget.logic.labelledVolumes() == []
+    assert a_widget._labelledVolumes() == [pair]
