@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -68,3 +69,20 @@ def test_a_torch_that_is_too_old_is_named_and_left_alone(installed):
     installed["torch"] = "2.3.1+cpu"
     with pytest.raises(MedProtectError, match=r"PyTorch 2\.3\.1\+cpu is too old: MedProtect needs 2\.4\. Uninstall it in 'PyTorch Utils'"):
         dependencies.ensureDependencies()
+
+
+@of_stand_ins("an application that answers questions")
+def test_slicers_own_installer_may_replace_pydicom_and_does_not_ask_again(installed, monkeypatch):
+    asked, options = [], {}
+    monkeypatch.setattr(slicer.app, "testing", False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: asked.append(text) or True)
+    module = ModuleType("slicer.packaging")
+    module.load_requirements = lambda path: path
+    module.pip_ensure = lambda requirements, **given: (options.update(given), installed.update(pydicom="3.0.1"))
+    monkeypatch.setitem(sys.modules, "slicer.packaging", module)
+    installed["pydicom"] = "2.4.4"
+    with pytest.raises(MedProtectError, match=r"it has replaced pydicom 2\.4\.4"):
+        dependencies.ensureDependencies()
+    assert len(asked) == 1
+    assert options["prompt_install"] is False
+    assert "pydicom" not in options["skip_packages"]
