@@ -138,6 +138,20 @@ def a_transform(matrix: np.ndarray, *nodes: Any) -> Any:
     return node
 
 
+def surfaces_only(segmentation: Any) -> None:
+    """Leave a segmentation nothing but closed surfaces, as structures read from DICOM have."""
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    segmentation.GetSegmentation().RemoveRepresentation("Binary labelmap")
+
+
+def node_ids() -> set[str]:
+    """Every node of the scene."""
+    import slicer
+
+    return {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
+
+
 def segment_id(segmentation: Any, name: str) -> str:
     from MedProtectSlicer.nodes import segmentsOf
 

@@ -20,12 +20,12 @@ import qt
 import slicer
 
 from MedProtectLib import MedProtectError
-from MedProtectSlicer import child
+from MedProtectSlicer import child, previewer
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.overlay import ATTRIBUTE
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
-from slicer_harness.fixtures import STUCK, finish, show, wait
+from slicer_harness.fixtures import STUCK, finish, node_ids, show, surfaces_only, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
@@ -44,10 +44,6 @@ def layers() -> list[tuple]:
         (c.GetBackgroundVolumeID(), c.GetForegroundVolumeID(), c.GetForegroundOpacity(), c.GetLabelVolumeID(), c.GetLabelOpacity())
         for c in composites()
     ]  # fmt: skip
-
-
-def node_ids() -> set[str]:
-    return {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
 
 
 def preview_nodes() -> list:
@@ -325,6 +321,21 @@ def test_leaving_the_module_and_saving_end_the_preview(a_widget):
     assert preview_nodes()
     a_widget.exit()
     assert (layers(), node_ids()) == (shown, nodes)
+
+
+def test_preview_and_apply_on_surfaces(a_widget, monkeypatch):
+    """Converting them to voxels happens once, and does not call for the next preview."""
+    surfaces_only(a_widget.parameters.labels)
+    taken, take = [], previewer.caseOf
+    monkeypatch.setattr(previewer, "caseOf", lambda *nodes: taken.append(nodes) or take(*nodes))
+    preview(a_widget)
+    assert "PSNR" in a_widget.ui.previewStatisticsLabel.text
+    red().SetSliceOffset(3.0 * (MIDDLE + 1))
+    wait(lambda: not a_widget.previewer.busy)
+    assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE + 1}\n")
+    a_widget.ui.applyButton.click()
+    assert len(taken) == 1
+    assert finish(a_widget).startswith("Done: ")
 
 
 def test_preview_of_what_cannot_be_protected(a_widget):
