@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from MedProtectLib.profile import SUFFIX
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import segmentsOf
 from MedProtectSlicer.settings import ProtectSettings
@@ -129,13 +131,18 @@ def settingsOf(parameters: Any) -> ProtectSettings:
     """The options of the library that the panel stands for."""
     return ProtectSettings(
         method=parameters.method,
-        profile=parameters.profile or None,
+        profile=profileFile(parameters.profile) or None,
         bound=parameters.bound255 / 255 or None,
         target_psnr=parameters.targetPSNR if parameters.strength == Strength.TARGET_PSNR else None,
         modality=parameters.modality.value,
         window=windowOf(parameters),
         seed=None if parameters.seed < 0 else parameters.seed,
     )
+
+
+def profileFile(path: str) -> str:
+    """The file that a typed name of a profile stands for: the extension need not be typed."""
+    return path if not path or Path(path).suffix.lower() == SUFFIX else path + SUFFIX
 
 
 def windowOf(parameters: Any) -> tuple[float, float] | None:

@@ -23,7 +23,7 @@ from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
 from MedProtectSlicer.nodes import segmentsOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
-from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, settingsOf
+from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf
 from MedProtectSlicer.previewer import Previewer
 from MedProtectSlicer.results import ProtectResult, statisticRows
 from MedProtectSlicer.task import Task
@@ -45,6 +45,7 @@ PATHS = {
     "keyFilePath": "keyFile",
     "restoreOutputPath": "restoreOutput",
 }
+SECRETS = ("keyFilePath", "vaultFolderPath")  # where they are is kept in no list
 SECTIONS = ("protectionSection", "previewSection", "exportSection", "fitSection")  # those with parts that come and go
 BOUND_TO = "SlicerParameterName"
 
@@ -131,7 +132,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.segmentsList.itemChanged.connect(self._onSegmentChecked)
         ui.methodSelector.currentIndexChanged.connect(self._onMethodChosen)
         for name, parameter in PATHS.items():
-            getattr(ui, name).currentPathChanged.connect(self._pathWriter(parameter))
+            self._connectPath(getattr(ui, name), parameter)
         for name in SECTIONS:
             getattr(ui, name).contentsCollapsed.connect(self._onSectionOpened)
 
@@ -140,12 +141,15 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not collapsed and self.parameters is not None:
             self._showParameters()
 
-    def _pathWriter(self, parameter: str) -> Callable[[str], None]:
-        def write(path: str) -> None:
-            if not self._updating and self.parameters is not None:
-                setattr(self.parameters, parameter, path)
+    def _connectPath(self, edit: Any, parameter: str) -> None:
+        """Let a path field write its parameter. That it was emptied is told by its other signal alone."""
 
-        return write
+        def write(pathOrValid: Any = None) -> None:
+            if not self._updating and self.parameters is not None:
+                setattr(self.parameters, parameter, edit.currentPath)
+
+        edit.currentPathChanged.connect(write)
+        edit.validInputChanged.connect(write)
 
     # The parameter node
 
@@ -443,11 +447,28 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _start(self, makeTask: Callable[[Tell], Task], onDone: Callable[[Any], None], ifCancelled: str = "") -> None:
         if self.task is None and self._ready(ensureDependencies):
+            self._completeProfileNames()
             self.jobs.start(makeTask, onDone, ifCancelled or _("Cancelled. Nothing was kept."))
+
+    def _completeProfileNames(self) -> None:
+        """Show the files that typed names stand for."""
+        self.parameters.profile = profileFile(self.parameters.profile)
+        self.parameters.fitProfile = profileFile(self.parameters.fitProfile)
+
+    def _rememberPaths(self) -> None:
+        """Offer the paths again in the lists of their fields, which show others while the lists change."""
+        self._updating = True
+        try:
+            for name in PATHS:
+                if name not in SECRETS:
+                    getattr(self.ui, name).addCurrentPathToHistory()
+        finally:
+            self._updating = False
 
     def _onJobChanged(self) -> None:
         if self.task is not None:
             self.timer.start()
+            self._rememberPaths()
         if self.parameters is not None:
             self._enableButtons()
 

@@ -25,7 +25,8 @@ from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.overlay import ATTRIBUTE
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
-from slicer_harness.fixtures import STUCK, finish, node_ids, show, surfaces_only, wait
+from MedProtectSlicer.widget import PATHS
+from slicer_harness.fixtures import STUCK, finish, new_panel, node_ids, show, surfaces_only, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
@@ -148,6 +149,47 @@ def test_every_control_writes_its_parameter_and_shows_it(a_widget, control, valu
     assert expected is None or after == expected
     setattr(a_widget.parameters, parameter, before)
     assert getattr(widget, attribute) != value
+
+
+@pytest.mark.parametrize(("control", "parameter"), PATHS.items())
+def test_an_emptied_path_is_used_no_more(a_widget, control, parameter):
+    edit = getattr(a_widget.ui, control)
+    for path in ("one.medprotect", "", "two.medprotect", "two"):
+        edit.currentPath = path
+        assert getattr(a_widget.parameters, parameter) == path
+        a_widget.ui.seedSpinBox.value += 1
+        assert edit.currentPath == path
+
+
+def test_a_profile_is_named_without_its_extension(a_widget, stuck_child, tmp_path):
+    ui = a_widget.ui
+    ui.profilePath.currentPath = str(tmp_path / "site")
+    assert settingsOf(a_widget.parameters).profile == str(tmp_path / "site.medprotect")
+    ui.fitProfilePath.currentPath = str(tmp_path / "own")
+    ui.fitButton.click()
+    assert ui.fitProfilePath.currentPath == str(tmp_path / "own.medprotect")
+    assert ui.profilePath.currentPath == str(tmp_path / "site.medprotect")
+    wait(lambda: isinstance(a_widget.task._waiting, child.Child))
+    assert str(tmp_path / "own.medprotect") in a_widget.task._waiting._process.args
+
+
+@of_stand_ins("settings that may be written to")
+def test_used_paths_are_offered_again_except_secrets(a_widget, stuck_child, monkeypatch):
+    monkeypatch.setattr(type(a_widget.ui.profilePath), "_settings", {})
+    for control in PATHS:
+        getattr(a_widget.ui, control).currentPath = f"{control}.medprotect"
+    a_widget.ui.restoreButton.click()
+    assert a_widget.task is not None
+    remembered = a_widget.ui.profilePath._settings
+    assert sorted(path for paths in remembered.values() for path in paths) == sorted(
+        f"{control}.medprotect" for control in PATHS if control not in ("keyFilePath", "vaultFolderPath")
+    )
+    for control, parameter in PATHS.items():
+        assert getattr(a_widget.parameters, parameter) == getattr(a_widget.ui, control).currentPath == f"{control}.medprotect"
+    slicer.mrmlScene.Clear(False)
+    later = new_panel()
+    assert {getattr(later.ui, control).currentPath for control in PATHS} == {""}
+    later.cleanup()
 
 
 def test_segments_are_chosen_one_by_one_or_all_at_once(a_widget):
