@@ -8,6 +8,9 @@
         return node
 
 A :class:`Task` drives it: a timer of the GUI calls ``advance`` again and again, the Python console calls ``run``.
+
+Slicer holds Python's lock while its event loop idles, and no thread of Python gets on. So a timer that waits for threads lets go of
+the lock for BREATH_S at every tick.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 POLL_S = 0.02
+BREATH_S = 0.015
 
 
 class Cancelled(Exception):
@@ -74,6 +78,11 @@ class Task:
         self.cancelled = self.finished = False
         self.value: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def inThread(self) -> bool:
+        """Whether it waits for a thread of this process."""
+        return isinstance(self._waiting, Work) and not self.finished
 
     def cancel(self) -> None:
         """Ask the job to end; it is over when ``finished``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,12 @@ from MedProtectSlicer.overlay import sliceIn, viewAlong
 from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf
 from MedProtectSlicer.previewer import Previewer
 from MedProtectSlicer.results import ProtectResult, statisticRows
-from MedProtectSlicer.task import Task
+from MedProtectSlicer.task import BREATH_S, Task
 
 if TYPE_CHECKING:
     from MedProtectLib.preview import Preview, SlabPreview
 
-POLL_MS = 40
+POLL_MS = 25
 PATHS = {
     "profilePath": "profile",
     "exportFolderPath": "exportFolder",
@@ -484,6 +485,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.jobs.cancel()
 
     def _onTimer(self) -> None:
+        if self.previewer.busy or (self.task is not None and self.task.inThread):
+            time.sleep(BREATH_S)
         self.previewer.poll()
         self.jobs.advance()
         if self.task is None and not self.ui.previewButton.checked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -175,3 +176,8 @@ def wait(until: Any, seconds: float = 90.0) -> None:
         assert time.monotonic() < end, "it did not come to an end"
         slicer.app.processEvents()
         time.sleep(0.002)
+
+
+def idle(seconds: float) -> None:
+    """Idle as Slicer's event loop does: in C++, without letting go of Python's lock. No thread of Python gets on meanwhile."""
+    ctypes.PyDLL(None).usleep(round(1e6 * seconds))  # unlike CDLL it keeps the lock during a call

@@ -20,16 +20,17 @@ import qt
 import slicer
 
 from MedProtectLib import MedProtectError
-from MedProtectSlicer import child, previewer
+from MedProtectSlicer import child, logic, previewer
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.overlay import ATTRIBUTE
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
-from MedProtectSlicer.widget import PATHS
-from slicer_harness.fixtures import STUCK, finish, new_panel, node_ids, show, surfaces_only, wait
+from MedProtectSlicer.widget import PATHS, POLL_MS
+from slicer_harness.fixtures import STUCK, finish, idle, new_panel, node_ids, show, surfaces_only, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
+LONGEST_TICK_S = 0.025
 
 
 def red() -> object:
@@ -567,6 +568,34 @@ def test_a_job_never_blocks_the_panel(a_widget, tmp_path, job):
         if blocks[-1] < LONGEST_BLOCK_S:
             return
     pytest.fail(f"the GUI thread was blocked for {min(blocks):.3f} s")
+
+
+def often_without_lock(*_arguments) -> None:
+    """Work that lets go of Python's lock again and again, as calls of numpy and torch do, and needs it back every time."""
+    for _ in range(100):
+        time.sleep(0.0005)
+    raise MedProtectError("done")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="usleep")
+@pytest.mark.parametrize("what", ["preview", "job"])
+def test_threads_get_on_although_the_event_loop_holds_pythons_lock(a_widget, monkeypatch, what):
+    if what == "preview":
+        monkeypatch.setattr(previewer, "_slab", often_without_lock)
+        red().SetSliceOffset(3.0 * MIDDLE)
+        a_widget.ui.previewButton.click()
+    else:
+        monkeypatch.setattr(logic, "_stage", often_without_lock)
+        a_widget.ui.applyButton.click()
+    ticks = []
+    while a_widget.task is not None or a_widget.previewer.busy:
+        idle(POLL_MS / 1000)
+        began = time.perf_counter()
+        a_widget._onTimer()
+        ticks.append(time.perf_counter() - began)
+    assert "done" in (a_widget.ui.previewStatisticsLabel.text, a_widget.ui.statusLabel.text)
+    assert len(ticks) < 50, "without a break at every tick it gets the lock once a tick"
+    assert sorted(ticks)[len(ticks) // 2] < LONGEST_TICK_S
 
 
 def test_closing_the_scene_in_the_middle_of_it_all(a_widget, stuck_child):
