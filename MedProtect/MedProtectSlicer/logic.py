@@ -112,7 +112,7 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :param tell: called in the main thread with the share done (0 to 1) and one line of text.
         """
         case = caseOf(volumeNode, labelsNode, segmentIDs)
-        return Task(_protectStory(case, volumeNode, _settings(settings, options), tell))
+        return Task(_protectStory(case, volumeNode, _settings(settings, options), tell), ofScene=True)
 
     def exportTask(
         self,

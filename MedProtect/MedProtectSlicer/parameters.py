@@ -89,10 +89,11 @@ class FitDimension(Enum):
 
 @parameterNodeWrapper
 class MedProtectParameterNode:
-    """The state of the module's panel. ``skippedSegments`` are the ids that are not to be protected: new segments are."""
+    """The state of the module's panel. ``skippedSegments`` are the ids in ``skippedIn`` that are not to be protected: new segments are."""
 
     volume: slicer.vtkMRMLScalarVolumeNode
     labels: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007 (the wrapper knows only Union)
+    skippedIn: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     skippedSegments: list[str]
     method: str = "umed"
     profile: str = ""
@@ -159,4 +160,12 @@ def windowOf(parameters: Any) -> tuple[float, float] | None:
 
 def chosenSegments(parameters: Any) -> list[str]:
     """Ids of the segments that are to be protected."""
-    return [i for i, _name in segmentsOf(parameters.labels) if i not in parameters.skippedSegments]
+    skipped = parameters.skippedSegments if parameters.skippedIn is parameters.labels else []
+    return [i for i, _name in segmentsOf(parameters.labels) if i not in skipped]
+
+
+def skipSegments(parameters: Any, segmentIDs: list[str]) -> None:
+    """Protect all segments but these. Ids of another segmentation, which may be the same, are forgotten."""
+    wasModified = parameters.StartModify()
+    parameters.skippedIn, parameters.skippedSegments = parameters.labels, segmentIDs
+    parameters.EndModify(wasModified)

@@ -70,9 +70,13 @@ class Work:
 
 
 class Task:
-    """A story on its way. ``value`` is what it returned, ``error`` what it raised, once ``finished``."""
+    """A story on its way. ``value`` is what it returned, ``error`` what it raised, once ``finished``.
 
-    def __init__(self, story: Story) -> None:
+    :param ofScene: it makes no sense without the scene that it was started in.
+    """
+
+    def __init__(self, story: Story, ofScene: bool = False) -> None:
+        self.ofScene = ofScene
         self._story = story
         self._waiting: Waitable | None = None
         self.cancelled = self.finished = False

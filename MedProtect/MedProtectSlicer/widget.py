@@ -22,9 +22,9 @@ from MedProtectSlicer.dicom import whyNoSeries
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
-from MedProtectSlicer.nodes import segmentsOf
+from MedProtectSlicer.nodes import NO_IMAGES, segmentsOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
-from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf
+from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf, skipSegments
 from MedProtectSlicer.previewer import Previewer
 from MedProtectSlicer.results import ProtectResult, statisticRows
 from MedProtectSlicer.task import BREATH_S, Task
@@ -85,8 +85,6 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event, reaction in (
             (slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose),
-            (slicer.mrmlScene.StartSaveEvent, self._onSceneStartSave),
-            (slicer.mrmlScene.EndSaveEvent, self._onSceneEndSave),
         ):
             self.addObserver(slicer.mrmlScene, event, reaction)
         self._initializeParameterNode()
@@ -160,9 +158,9 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parameters is None or self.parameters.parameterNode is not parameters.parameterNode:
             self._setParameterNode(parameters)
         if self.parameters.volume is None:
-            self.parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self.parameters.volume = _firstListed("vtkMRMLScalarVolumeNode")
         if self.parameters.labels is None:
-            self.parameters.labels = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+            self.parameters.labels = _firstListed("vtkMRMLSegmentationNode")
 
     def _setParameterNode(self, parameters: Any) -> None:
         if self.parameters is not None:
@@ -261,8 +259,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _listSegments(self) -> None:
         segments = segmentsOf(self.parameters.labels)
-        skipped = self.parameters.skippedSegments
-        listed, checked = self.ui.segmentsList, [i not in skipped for i, _name in segments]
+        chosen = chosenSegments(self.parameters)
+        listed, checked = self.ui.segmentsList, [i in chosen for i, _name in segments]
         if segments != self._listed:
             self._listed = segments
             listed.clear()
@@ -278,14 +276,13 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         states = [self.ui.segmentsList.item(row).checkState() for row in range(len(self._listed))]
         skipped = [i for (i, _name), state in zip(self._listed, states, strict=True) if state != qt.Qt.Checked]
-        elsewhere = [i for i in self.parameters.skippedSegments if i not in dict(self._listed)]
-        self.parameters.skippedSegments = elsewhere + skipped
+        skipSegments(self.parameters, skipped)
 
     def _onAllSegments(self, clicked: Any = None) -> None:
-        self.parameters.skippedSegments = []
+        skipSegments(self.parameters, [])
 
     def _onNoSegments(self, clicked: Any = None) -> None:
-        self.parameters.skippedSegments = [i for i, _name in self._listed]
+        skipSegments(self.parameters, [i for i, _name in self._listed])
 
     def _onMethodChosen(self, indexOrText: Any = None) -> None:
         if not self._updating and self.parameters is not None:
@@ -485,6 +482,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.jobs.cancel()
 
     def _onTimer(self) -> None:
+        if self.parameters is None:  # the scene is being closed
+            return
         if self.previewer.busy or (self.task is not None and self.task.inThread):
             time.sleep(BREATH_S)
         self.previewer.poll()
@@ -523,15 +522,15 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onSceneStartClose(self, caller: Any, event: Any) -> None:
         self.previewer.stop(sceneIsClosing=True)
         self.ui.previewButton.checked = False
-        self.jobs.cancel()
+        if self.task is not None and self.task.ofScene:
+            self.jobs.cancel()
         self._setParameterNode(None)
 
     def _onSceneEndClose(self, caller: Any, event: Any) -> None:
         self._initializeParameterNode()
 
-    def _onSceneStartSave(self, caller: Any, event: Any) -> None:
-        """The preview is not part of the scene that is saved."""
-        self.previewer.stop()
 
-    def _onSceneEndSave(self, caller: Any, event: Any) -> None:
-        self._updatePreview()
+def _firstListed(className: str) -> Any:
+    """The first node of a class that the panel's selectors list; None if there is none."""
+    nodes = slicer.util.getNodesByClass(className)
+    return next((n for n in nodes if not n.GetHideFromEditors() and not any(n.IsA(name) for name in NO_IMAGES)), None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -19,14 +21,14 @@ require_harness()
 import qt
 import slicer
 
-from MedProtectLib import MedProtectError
+from MedProtectLib import MedProtectError, read_volume
 from MedProtectSlicer import child, logic, previewer
 from MedProtectSlicer.formats import ExportFormat
-from MedProtectSlicer.overlay import ATTRIBUTE
+from MedProtectSlicer.overlay import ATTRIBUTE, viewAlong
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
 from MedProtectSlicer.widget import PATHS, POLL_MS
-from slicer_harness.fixtures import STUCK, finish, idle, new_panel, node_ids, show, surfaces_only, wait
+from slicer_harness.fixtures import STUCK, a_transform, finish, idle, new_panel, node_ids, show, surfaces_only, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
@@ -76,6 +78,18 @@ def test_the_panel_starts_with_what_the_scene_has(a_widget):
     assert ui.applyButton.enabled
     assert not ui.cancelButton.enabled
     assert not ui.progressBar.visible
+
+
+def test_the_panel_starts_with_nodes_that_its_selectors_list(a_scene):
+    slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="labels")
+    hidden = slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.int16), name="hidden")
+    hidden.SetHideFromEditors(True)
+    volume, segmentation = phantom()
+    panel = new_panel()
+    assert panel.ui.volumeSelector.currentNode() is panel.parameters.volume is volume
+    assert panel.ui.labelsSelector.currentNode() is panel.parameters.labels is segmentation
+    assert panel.ui.applyButton.enabled
+    panel.cleanup()
 
 
 def test_the_selectors_list_images_and_labels_only(a_widget):
@@ -262,6 +276,27 @@ def test_a_saved_scene_restores_the_panel(a_widget):
     assert node.GetNodeReference("volume").GetName() == "Phantom"
 
 
+def test_unchecked_segments_are_those_of_one_segmentation(a_widget):
+    """Two segmentations may well have segments of the same ids; label maps nearly always do."""
+    ui, parameters = a_widget.ui, a_widget.parameters
+    first, second = parameters.labels, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other patient")
+    for segmentation in (first, second):
+        for name in ("lesion", "organ"):
+            segmentation.GetSegmentation().AddEmptySegment(name, name)
+    ui.segmentsList.item(1).setCheckState(qt.Qt.Unchecked)
+    assert "lesion" not in chosenSegments(parameters)
+    ui.labelsSelector.setCurrentNode(second)
+    assert chosenSegments(parameters) == ["lesion", "organ"]
+    assert ui.segmentsList.item(0).checkState() == qt.Qt.Checked
+    ui.labelsSelector.setCurrentNode(first)
+    assert "lesion" not in chosenSegments(parameters)
+    ui.labelsSelector.setCurrentNode(second)
+    ui.segmentsList.item(1).setCheckState(qt.Qt.Unchecked)
+    assert chosenSegments(parameters) == ["lesion"]
+    ui.labelsSelector.setCurrentNode(first)
+    assert "lesion" in chosenSegments(parameters)
+
+
 def test_segments_are_all_chosen_until_unchecked(a_widget):
     ui, parameters = a_widget.ui, a_widget.parameters
     parameters.labels.GetSegmentation().AddEmptySegment("second", "second")
@@ -337,8 +372,6 @@ def test_components_are_hidden_by_their_colours(a_widget):
 def test_preview_under_a_transform_and_on_other_settings(a_widget):
     matrix = np.eye(4)
     matrix[2, 3] = 30.0
-    from slicer_harness.fixtures import a_transform
-
     transform = a_transform(matrix, a_widget.parameters.volume, a_widget.parameters.labels)
     red().SetSliceOffset(3.0 * MIDDLE + 30.0)
     a_widget.ui.previewButton.click()
@@ -354,16 +387,52 @@ def test_preview_under_a_transform_and_on_other_settings(a_widget):
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slices {MIDDLE - 1} to {MIDDLE + 1}\n")
 
 
-def test_leaving_the_module_and_saving_end_the_preview(a_widget):
+def test_leaving_the_module_ends_the_preview(a_widget):
     nodes, shown = node_ids(), layers()
     preview(a_widget)
-    slicer.mrmlScene.StartState(slicer.mrmlScene.SaveState)
-    assert preview_nodes() == []
-    slicer.mrmlScene.EndState(slicer.mrmlScene.SaveState)
-    wait(lambda: not a_widget.previewer.busy)
     assert preview_nodes()
     a_widget.exit()
     assert (layers(), node_ids()) == (shown, nodes)
+
+
+@pytest.mark.parametrize("kind", ["mrml", "mrb"])
+@pytest.mark.parametrize("on", [True, False])
+def test_what_a_saved_scene_has_of_the_preview(a_widget, tmp_path, kind, on):
+    """Never its images; and the layers of the views as they were if it was switched off before."""
+    fusion = slicer.util.addVolumeFromArray(np.ones((20, 40, 48), np.int16), name="fusion")
+    for composite in composites():
+        composite.SetForegroundVolumeID(fusion.GetID())
+    preview(a_widget)
+    if not on:
+        a_widget.ui.previewButton.click()
+    text = saved_scene(tmp_path / f"saved.{kind}")
+    assert "fusion" in text
+    assert "MedProtect preview" not in text
+    views = re.findall(r'<SliceComposite\s[^>]*references="([^"]*)"', text)
+    assert len(views) == 3
+    assert on or all(f"foregroundVolume:{fusion.GetID()};" in view and "labelVolume:" not in view for view in views)
+
+
+def saved_scene(path: Path) -> str:
+    """The scene's own file after saving it as the application does."""
+    if path.suffix == ".mrml":
+        assert slicer.mrmlScene.Commit(str(path))
+        return path.read_text(encoding="utf-8")
+    assert slicer.mrmlScene.WriteToMRB(str(path))
+    with ZipFile(path) as bundle:
+        return bundle.read(next(name for name in bundle.namelist() if name.endswith(".mrml"))).decode()
+
+
+def test_the_preview_follows_the_view_along_a_turned_volume(a_widget):
+    volume = a_widget.parameters.volume
+    turn = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)  # its slices become coronal
+    a_transform(turn, volume, a_widget.parameters.labels)
+    green = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeGreen")
+    assert viewAlong(volume) is green
+    green.SetSliceOffset(-3.0 * MIDDLE)
+    a_widget.ui.previewButton.click()
+    wait(lambda: not a_widget.previewer.busy)
+    assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
 
 
 def test_preview_and_apply_on_surfaces(a_widget, monkeypatch):
@@ -616,6 +685,30 @@ def test_closing_the_scene_in_the_middle_of_it_all(a_widget, stuck_child):
     assert a_widget.ui.volumeSelector.currentNode() is volume
     preview(a_widget)
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
+
+
+def test_closing_the_scene_ends_no_job_that_can_do_without(a_widget, stuck_child, tmp_path):
+    a_widget.ui.auditFolderPath.currentPath, a_widget.ui.auditOutputPath.currentPath = str(tmp_path), str(tmp_path / "audit")
+    a_widget.ui.auditButton.click()
+    task = a_widget.task
+    wait(lambda: isinstance(task._waiting, child.Child))
+    slicer.mrmlScene.Clear(False)
+    assert a_widget.task is task
+    assert not task.cancelled
+    assert a_widget.ui.cancelButton.enabled
+    a_widget.ui.cancelButton.click()
+    assert finish(a_widget).startswith("Cancelled")
+
+
+def test_an_export_outlives_its_scene(a_widget, tmp_path):
+    ui, volume = a_widget.ui, a_widget.parameters.volume
+    expected = slicer.util.arrayFromVolume(a_widget.logic.protect(volume, a_widget.parameters.labels).volume).copy()
+    ui.exportFolderPath.currentPath, ui.privateFolderPath.currentPath = str(tmp_path / "share"), str(tmp_path / "own")
+    ui.exportButton.click()
+    del volume
+    slicer.mrmlScene.Clear(False)
+    assert finish(a_widget).startswith("Written: ")
+    assert np.array_equal(read_volume(tmp_path / "share" / "Phantom_protected.nrrd").array, expected)
 
 
 def test_removing_the_volume_ends_its_preview(a_widget):
