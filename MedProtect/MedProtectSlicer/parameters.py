@@ -143,7 +143,7 @@ def settingsOf(parameters: Any) -> ProtectSettings:
 
 def profileFile(path: str) -> str:
     """The file that a typed name of a profile stands for: the extension need not be typed."""
-    return path if not path or Path(path).suffix.lower() == SUFFIX else path + SUFFIX
+    return path if not path.strip() or Path(path).suffix.lower() == SUFFIX else path + SUFFIX
 
 
 def windowOf(parameters: Any) -> tuple[float, float] | None:
@@ -166,6 +166,6 @@ def chosenSegments(parameters: Any) -> list[str]:
 
 def skipSegments(parameters: Any, segmentIDs: list[str]) -> None:
     """Protect all segments but these. Ids of another segmentation, which may be the same, are forgotten."""
-    wasModified = parameters.StartModify()
+    wasModified = parameters.parameterNode.StartModify()
     parameters.skippedIn, parameters.skippedSegments = parameters.labels, segmentIDs
-    parameters.EndModify(wasModified)
+    parameters.parameterNode.EndModify(wasModified)
