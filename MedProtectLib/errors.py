@@ -1,5 +1,8 @@
 """The errors that a person is meant to read: one line that says what is wrong, in which file, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 LONGEST_LINE = 1000
 KEPT_AT_THE_END = 300
 
@@ -20,6 +23,17 @@ class UsageError(MedProtectError):
     """A wrong option or option value. The command line prints the message and exits with 2."""
 
     exit_code = 2
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """What PyTorch raises when memory runs out becomes MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def one_line(text: str) -> str:

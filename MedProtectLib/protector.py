@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.levels import Levels, find_levels, find_padding
 from MedProtectLib.methods import Case, Component, Method, method_class
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT
@@ -18,11 +18,12 @@ from MedProtectLib.progress import Report, ignore
 from MedProtectLib.quantise import energy_budget, on_binary_grid, quantise
 from MedProtectLib.regions import Box, Regions, find_regions, grown
 from MedProtectLib.statistics import POOLED, Statistics, measure
-from MedProtectLib.volume import Geometry, LabelMap, Volume
-from MedProtectLib.window import IntensityWindow, check_window, choose_windows
+from MedProtectLib.volume import Geometry, LabelMap, Volume, check_finite
+from MedProtectLib.window import IntensityWindow, check_modality, check_window, choose_windows
 
 DEFAULT_BOUND = 4 / 255
 LEVELS_ADVISED = 2
+LARGEST_SEED = 2**63
 
 
 class Components(Mapping[str, np.ndarray]):
@@ -147,8 +148,8 @@ class Protector:
         parameters: numbers of a method that is fitted on the case.
 
     Raises:
-        UsageError: unknown method, bound not in (0, 32/255], target PSNR that is no positive number, a scope or parameter
-            that the method does not have or that the profile decides.
+        UsageError: unknown method or modality, bound not in (0, 32/255], target PSNR that is no positive number, a window that is
+            none, a seed below 0 or from 2^63 on, a scope or parameter that the method does not have or that the profile decides.
     """
 
     def __init__(
@@ -171,13 +172,14 @@ class Protector:
         check_bound(bound)
         if target_psnr is not None and not (0 < target_psnr < float("inf")):
             raise UsageError(f"target PSNR {target_psnr:g}: give a positive number of dB, such as 50.1.")
-        if window is not None:
-            check_window(window)
+        check_modality(modality)
         self.method_name, self.given_profile = method if profile is None else profile.method, profile
-        self.bound, self.target_psnr, self.modality, self.window, self.seed = bound, target_psnr, modality, window, seed
+        self.bound, self.target_psnr, self.modality = bound, target_psnr, modality
+        self.seed = None if seed is None else check_seed(seed)
+        self.window = None if window is None else check_window(window)
         self.scope, self.parameters = scope, dict(parameters or {})
         self._fitted: dict[int, tuple[Profile, Method]] = {}
-        self._fitted_on_case: tuple[str, Profile] | None = None
+        self._fitted_on_case: tuple[tuple[object, ...], Profile] | None = None
 
     @classmethod
     def from_profile(cls, path: str | Path, **options: object) -> Protector:
@@ -208,9 +210,8 @@ class Protector:
             return *self.fitted(dimension), ()
         from MedProtectLib.fitting.fit import fit_on_case
         from MedProtectLib.fitting.training import CASE_STEPS, FitOptions
-        from MedProtectLib.io import sha256_voxels
 
-        case = "".join(sha256_voxels(array) for array in (volume.array, *labels.layers))
+        case = identity_of(volume, labels)
         if self._fitted_on_case is None or self._fitted_on_case[0] != case:
             options = FitOptions(
                 method=self.method_name,
@@ -218,7 +219,7 @@ class Protector:
                 steps=CASE_STEPS,
                 seed=self.seed or 0,
                 modality=self.modality,
-                window=None if self.window is None else check_window(self.window),
+                window=self.window,
                 scope=self.scope,
                 parameters=self.parameters,
                 public=self.seed is None and not method_class(self.method_name).learns,
@@ -248,6 +249,7 @@ class Protector:
         Raises:
             MedProtectError: as for :meth:`protect`.
         """
+        check_finite(volume.array, volume.name)
         profile, method, notices = self.fitted_for(volume, labels, report)
         bound = self.bound if self.bound is not None else profile.bound
         labels, resampled = on_grid_of(volume.geometry, labels)
@@ -275,10 +277,12 @@ class Protector:
             labels: its segments, resampled to the image's grid where they lie on another.
 
         Raises:
-            MedProtectError: nothing is labelled, labels elsewhere in space, constant image, bound below one stored level.
+            MedProtectError: nothing is labelled, labels elsewhere in space, constant image, voxels that are no finite numbers, bound
+                below one stored level.
         """
         plan = self.plan(volume, labels, report)
-        drawn = plan.method.perturb_channels(channel_cases(volume, plan), plan.bound, report)
+        with memory_told():
+            drawn = plan.method.perturb_channels(channel_cases(volume, plan), plan.bound, report)
         counts = self.quantise(drawn, volume, plan)
         return Protection(
             volume=apply_counts(volume, plan.regions, counts, plan.levels),
@@ -328,6 +332,17 @@ class Protector:
         return on_box[..., 0] if volume.array.ndim == 3 else on_box
 
 
+def identity_of(volume: Volume, labels: LabelMap) -> tuple[object, ...]:
+    """Everything of a case that a fit on it may depend on."""
+    from MedProtectLib.io import sha256_voxels
+
+    arrays = [(sha256_voxels(array), array.dtype, array.shape) for array in (volume.array, *labels.layers)]
+    said = [
+        getattr(of, each.name) for of in (volume, labels) for each in fields(of) if each.name not in ("array", "layers", "name", "source")
+    ]
+    return (*arrays, *said)
+
+
 def restored(profile: Profile) -> Method:
     """The method that a profile holds.
 
@@ -347,11 +362,11 @@ def check_task(method: Method, labels: LabelMap) -> None:
         raise MedProtectError(f"method '{method.name}' was fitted for {method.purpose.task} and was given {given}. Give {use}.")
 
 
-def region_of(component: Component, regions: Regions) -> np.ndarray:
-    """Bool (k, j, i) on the regions' box: the interior, the contour band and the background as far as the component acts in them."""
+def region_of(components: Sequence[Component], regions: Regions) -> np.ndarray:
+    """Bool (k, j, i) on the regions' box: interior, contour band and background as far as a component acts in them in some channel."""
     region = np.zeros_like(regions.interior)
     for part in (regions.interior, regions.contour, regions.background):
-        if part is not None and component.limit[part].any():
+        if part is not None and any(component.limit[part].any() for component in components):
             region |= part
     return region
 
@@ -389,7 +404,7 @@ def stored_components(drawn: Sequence[Mapping[str, Component]], counts: np.ndarr
     """The change that is stored, in window units, split by the components that were drawn."""
     regions, parts = plan.regions, zip(volume.parts(), plan.windows, plan.levels, strict=True)
     of_one_level = np.array([levels.step * abs(part.slope) / window.width for part, window, levels in parts])
-    masks = {name: region_of(drawn[0][name], regions) for name in plan.method.component_names}
+    masks = {name: region_of([each[name] for each in drawn], regions) for name in plan.method.component_names}
     return Components((counts * of_one_level).astype(np.float32), masks, regions, volume.geometry.shape)
 
 
@@ -414,6 +429,17 @@ def check_bound(bound: float | None) -> None:
     """Raises UsageError unless the bound is None or in (0, 32/255]."""
     if bound is not None and not 0 < bound <= LARGEST_BOUND * (1 + 1e-9):
         raise UsageError(f"bound {bound:g}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+
+
+def check_seed(seed: int) -> int:
+    """The seed as Python's own number.
+
+    Raises:
+        UsageError: it is no whole number from 0 to 2^63 - 1.
+    """
+    if not (isinstance(seed, int | np.integer) and 0 <= seed < LARGEST_SEED):
+        raise UsageError(f"seed {seed!r}: give a whole number from 0 to 2^63 - 1.")
+    return int(seed)
 
 
 def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: Volume) -> tuple[str, ...]:

@@ -144,6 +144,17 @@ class Volume:
         return replace(self, array=array)
 
 
+def check_finite(array: np.ndarray, name: object) -> None:
+    """Raises MedProtectError where floats are infinite or not a number."""
+    if array.dtype.kind != "f":
+        return
+    bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in array)
+    if bad:
+        raise MedProtectError(
+            f"{name}: {bad:,} of {array.size:,} voxels are infinite or not a number. Replace them first, for example by 0."
+        )
+
+
 @dataclass(frozen=True)
 class Segment:
     """One labelled structure: a name and the label value that marks it in a layer of a :class:`LabelMap`."""
@@ -166,6 +177,13 @@ class LabelMap:
     name: str = "labels"
     of_whole_image: bool = False
 
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if layer.shape != self.geometry.shape:
+                raise MedProtectError(
+                    f"{self.name}: a layer of shape {layer.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i)."
+                )
+
     @classmethod
     def of_image_class(cls, image_class: str, geometry: Geometry) -> LabelMap:
         """The class of a whole image, as classification has it: one segment of that name which is everywhere."""
@@ -179,16 +197,17 @@ class LabelMap:
         values = [int(v) for v in np.unique(array) if v != 0]
         return cls((array,), geometry, tuple(Segment(names.get(v, str(v)), v) for v in values), name)
 
-    def select(self, wanted: Sequence[str] | None = None) -> LabelMap:
-        """Keep the segments given by name or label value (all when None).
+    def select(self, wanted: Sequence[str | int] | str | int | None = None) -> LabelMap:
+        """Keep the segments given by name or label value, one or several (all when None or empty).
 
         Raises:
             MedProtectError: a wanted segment does not exist.
         """
-        if not wanted:
+        keys = [wanted] if isinstance(wanted, str | int) else list(wanted or ())
+        if not keys:
             return self
         chosen: list[Segment] = []
-        for key in wanted:
+        for key in map(str, keys):
             found = [s for s in self.segments if key == s.name] or [s for s in self.segments if key == str(s.value)]
             if not found:
                 known = ", ".join(s.name if s.name == str(s.value) else f"{s.name} ({s.value})" for s in self.segments) or "none"

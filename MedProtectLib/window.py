@@ -18,6 +18,7 @@ CT_MINIMUM_WIDTH = 400.0
 CT_REACH_MM = 10.0
 SPACING_ROUNDING = 1 + 1e-5  # a spacing that a format keeps in 32 bits is the same spacing
 CT_AIR = -500.0
+WIDEST = 1e30
 HOUNSFIELD = "HU"
 PERCENTILES = (0.5, 99.5)
 
@@ -76,11 +77,24 @@ def choose_window(volume: Volume, regions: Regions, modality: str | None = None,
 
 
 def check_window(given: Sequence[float]) -> tuple[float, float]:
-    """Raises UsageError unless low and high are finite and low is the smaller one."""
-    low, high = (float(v) for v in given)
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise UsageError(f"--window {low:g} {high:g}: LO must be smaller than HI, and both finite.")
+    """The window's ends as numbers.
+
+    Raises:
+        UsageError: they are not two numbers of which the first is smaller, both within +-1e30.
+    """
+    try:
+        low, high = (float(v) for v in given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"window {given!r}: give two numbers, low and high.") from error
+    if not -WIDEST <= low < high <= WIDEST:
+        raise UsageError(f"--window {low:g} {high:g}: LO must be smaller than HI, and both from {-WIDEST:g} to {WIDEST:g}.")
     return low, high
+
+
+def check_modality(modality: str | None) -> None:
+    """Raises UsageError unless the modality is None or one that has a window rule."""
+    if modality is not None and modality not in MODALITIES:
+        raise UsageError(f"modality '{modality}': give one of {', '.join(MODALITIES)}, or none to have it guessed.")
 
 
 def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> IntensityWindow:

@@ -17,11 +17,13 @@ def seriesFiles(node: Any) -> tuple[Path, ...]:
     uids = node.GetAttribute(INSTANCES)
     if not uids or getattr(slicer, "dicomDatabase", None) is None:
         return ()
+    first = slicer.dicomDatabase.fileForInstance(uids.split()[0])
+    if not first or not Path(first).is_file():
+        return ()
     try:
-        files = _filesOf(uids)
+        return _filesOf(uids, first)
     except LookupError:
         return ()
-    return files if files[0].is_file() else ()
 
 
 def whyNoSeries(node: Any) -> str:
@@ -38,8 +40,8 @@ def whyNoSeries(node: Any) -> str:
 
 
 @lru_cache(maxsize=16)
-def _filesOf(uids: str) -> tuple[Path, ...]:
-    """Asking the database takes a moment for every slice, and previews ask again and again."""
+def _filesOf(uids: str, first: str) -> tuple[Path, ...]:
+    """Asking the database takes a moment for every slice, and previews ask again and again. ``first``: where the series lies now."""
     names = [slicer.dicomDatabase.fileForInstance(uid) for uid in uids.split()]
     if not all(names):
         raise LookupError(uids)

@@ -72,7 +72,7 @@ class Jobs:
 
     def _conclude(self, task: Task) -> None:
         if isinstance(task.error, Cancelled) or (task.cancelled and task.error is not None):
-            self.say(self._ifCancelled)
+            self.say((isinstance(task.error, Cancelled) and str(task.error)) or self._ifCancelled)
         elif task.error is not None:
             self.say(told(task.error))
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,16 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedProtectLib.cli.options import PASSPHRASE_VARIABLE
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.progress import Progress
 from MedProtectSlicer import finish, staging
 from MedProtectSlicer.child import Child
 from MedProtectSlicer.formats import ExportFormat
-from MedProtectSlicer.nodes import SceneCase, caseOf
+from MedProtectSlicer.nodes import SceneCase, caseOf, imageOf
 from MedProtectSlicer.parameters import MedProtectParameterNode
-from MedProtectSlicer.results import ProtectResult, addToScene, auditTable
+from MedProtectSlicer.results import Place, ProtectResult, addToScene, auditTable, placeOf
 from MedProtectSlicer.settings import ProtectSettings
-from MedProtectSlicer.task import Story, Task, Work
+from MedProtectSlicer.task import Cancelled, Story, Task, Work
 
 if TYPE_CHECKING:
     from MedProtectLib.preview import Preview
@@ -77,9 +77,9 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :raises MedProtectError: with one line that says what is wrong.
         """
         protector = _settings(settings, options).protector()
-        case = caseOf(volumeNode, labelsNode, segmentIDs)
+        case, place = caseOf(volumeNode, labelsNode, segmentIDs), placeOf(volumeNode)
         protection = protector.protect(*staging.inMemory(case))
-        steps = addToScene(volumeNode, finish.fromMemory(protection, case.volume.array.dtype))
+        steps = addToScene(volumeNode, place, finish.fromMemory(protection, case.volume.array.dtype))
         while True:
             try:
                 next(steps)
@@ -112,7 +112,8 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :param tell: called in the main thread with the share done (0 to 1) and one line of text.
         """
         case = caseOf(volumeNode, labelsNode, segmentIDs)
-        return Task(_protectStory(case, volumeNode, _settings(settings, options), tell), ofScene=True)
+        story = _protectStory(case, volumeNode, placeOf(volumeNode), _settings(settings, options), tell)
+        return Task(story, ofScene=True)
 
     def exportTask(
         self,
@@ -143,18 +144,21 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
 
     def fitTask(
         self,
-        dataset: str | Path | Sequence[tuple[Any, Any]],
+        dataset: str | Path | Sequence[tuple[Any, ...]],
         profile: str | Path,
         settings: ProtectSettings | None = None,
         dimension: int = 3,
         steps: int | None = None,
         tell: Tell = silent,
+        segments: Sequence[str] = (),
         **options: Any,
     ) -> Task:
         """Fit a profile of one's own in a child process. The task's value is the answer of ``medprotect fit``.
 
-        :param dataset: a folder or CSV manifest, or pairs of volume node and segmentation node.
+        :param dataset: a folder or CSV manifest, or pairs of volume node and segmentation node, with the ids of segments as a third
+            where not all are meant.
         :param profile: the file to write; whoever has it can compute your perturbations.
+        :param segments: names or label values to use of a folder or manifest; all when empty.
         """
         if not str(profile).strip():
             raise MedProtectError(_("Choose the profile file to write."))
@@ -163,10 +167,11 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
                 raise MedProtectError(_("Choose the folder with the training images."))
             cases: list[SceneCase] = []
         else:
-            cases = [caseOf(volume, labels) for volume, labels in dataset]
+            cases = [caseOf(*nodes) for nodes in dataset]
             if not cases:
                 raise MedProtectError(_("The scene has no volume with a segmentation to fit on."))
-        return Task(_fitStory(dataset, cases, Path(profile), _settings(settings, options), dimension, steps, tell))
+        words = [*(["--segments", *segments] if segments else []), *([] if steps is None else ["--steps", str(steps)])]
+        return Task(_fitStory(dataset, cases, Path(profile), _settings(settings, options), dimension, words, tell))
 
     def auditTask(
         self,
@@ -219,10 +224,9 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         return Task(_restoreStory(Path(protected), Path(vault), Path(key), Path(output), passphrase, overwrite, tell))
 
     def labelledVolumes(self) -> list[tuple[Any, Any]]:
-        """Every volume of the scene that is the reference of a segmentation, with that segmentation."""
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        pairs = [(node.GetNodeReference(role), node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
-        return [(volume, node) for volume, node in pairs if volume is not None and node.GetSegmentation().GetNumberOfSegments()]
+        """Every segmentation of the scene that has segments, after the image that it belongs to (:func:`imageOf`)."""
+        nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetSegmentation().GetNumberOfSegments()]
+        return [(image, node) for node in nodes if (image := imageOf(node)) is not None]
 
 
 def makePreview(case: SceneCase, settings: ProtectSettings) -> Preview:
@@ -245,10 +249,15 @@ def makePreview(case: SceneCase, settings: ProtectSettings) -> Preview:
 
 
 def _settings(settings: ProtectSettings | None, options: dict[str, Any]) -> ProtectSettings:
+    known = [option.name for option in fields(ProtectSettings)]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(
+            _("There is no option '{name}' here. Those of the module: {known}.").format(name=unknown[0], known=", ".join(known))
+        )
     return replace(settings or ProtectSettings(), **options)
 
 
-def _protectStory(case: SceneCase, volumeNode: Any, settings: ProtectSettings, tell: Tell) -> Story:
+def _protectStory(case: SceneCase, volumeNode: Any, place: Place, settings: ProtectSettings, tell: Tell) -> Story:
     tell(0.0, _("Preparing"))
     with _workFolder() as folder:
         image, labels = yield Work(_stage, case, folder)
@@ -257,7 +266,7 @@ def _protectStory(case: SceneCase, volumeNode: Any, settings: ProtectSettings, t
         tell(0.95, _("Reading the result"))
         files = (Path(answer["protected"]), Path(answer["record"]), Path(answer["private"]))
         finished = yield Work(finish.fromFiles, *files, case.volume.array.dtype, answer["messages"])
-    return (yield from addToScene(volumeNode, finished))
+    return (yield from addToScene(volumeNode, place, finished))
 
 
 def _exportStory(
@@ -271,16 +280,28 @@ def _exportStory(
 
 
 def _fitStory(
-    dataset: Any, cases: Sequence[SceneCase], profile: Path, settings: ProtectSettings, dimension: int, steps: int | None, tell: Tell
+    dataset: Any, cases: Sequence[SceneCase], profile: Path, settings: ProtectSettings, dimension: int, more: Sequence[str], tell: Tell
 ) -> Story:
     tell(0.0, _("Preparing"))
-    with _workFolder() as folder:
-        source, modality = (yield Work(_manifest, cases, folder)) if cases else (dataset, None)
-        words = ["fit", str(source), "--output", str(profile), "--dimension", str(dimension)]
-        words += replace(settings, profile=None, target_psnr=None).knowing(modality).arguments()
-        words += [] if steps is None else ["--steps", str(steps)]
-        words += ["--resume"] if profile.with_name(f"{profile.name}.work").is_dir() else []
-        return (yield Child(words, _counting(tell)))
+    kept = profile.with_name(f"{profile.name}.work")
+    try:
+        with _workFolder() as folder:
+            source, modality = (yield Work(_manifest, cases, folder)) if cases else (dataset, None)
+            words = ["fit", str(source), "--output", str(profile), "--dimension", str(dimension), *more]
+            words += replace(settings, profile=None, target_psnr=None).knowing(modality).arguments()
+            words += ["--resume"] if kept.is_dir() else []
+            return (yield Child(words, _counting(tell)))
+    except Cancelled as cancelled:
+        raise Cancelled(_whatIsKept(kept)) from cancelled
+
+
+def _whatIsKept(folder: Path) -> str:
+    """What a cancelled fit leaves behind, in one line; empty where that is nothing."""
+    if not folder.is_dir():
+        return ""
+    return _("Cancelled. What was prepared is kept in {folder}, with copies of the images; Fit with the same settings goes on.").format(
+        folder=folder
+    )
 
 
 def _auditStory(dataset: Path, output: Path, settings: ProtectSettings, quick: bool, tell: Tell) -> Story:
@@ -289,6 +310,7 @@ def _auditStory(dataset: Path, output: Path, settings: ProtectSettings, quick: b
     words += [*(["--quick"] if quick else []), *(["--resume"] if (output / AUDIT_ROWS).is_file() else [])]
     answer = yield Child(words, _counting(tell, main="audit"))
     answer["report"] = str(output / AUDIT_REPORT)
+    answer["cautions"] = [*answer["cautions"], *settings.notAudited()]
     answer["table"] = auditTable(_("Audit of {name}").format(name=dataset.name), answer["summary"])
     return answer
 

@@ -21,6 +21,7 @@ BINARY_LABELMAP = "Binary labelmap"
 LARGEST_LABEL = 65535
 NO_IMAGES = ("vtkMRMLLabelMapVolumeNode", "vtkMRMLDiffusionTensorVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode")
 LATTICE_TOLERANCE = 1e-3  # voxels
+ORIGINAL = "MedProtect.Original"  # from what MedProtect has made to what it was made of
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,45 @@ def volumeOf(node: Any) -> Volume:
     """A volume node as the library's Volume; the array is a view of the node's voxels."""
     if node is None:
         raise MedProtectError(_("Choose the volume to protect."))
-    if not node.IsA("vtkMRMLScalarVolumeNode") or any(node.IsA(name) for name in NO_IMAGES):
+    if not isImage(node):
         raise MedProtectError(_("'{name}' is no image. Choose a scalar or a colour volume.").format(name=node.GetName()))
     if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
         raise MedProtectError(_("The volume '{name}' has no voxels. Load it again.").format(name=node.GetName()))
     array = slicer.util.arrayFromVolume(node)
     return Volume(array, geometryOf(node, ijkToRAS(node)), node.GetName())
+
+
+def isImage(node: Any) -> bool:
+    """Whether a node is a scalar or a colour volume."""
+    return node.IsA("vtkMRMLScalarVolumeNode") and not any(node.IsA(name) for name in NO_IMAGES)
+
+
+def imageOf(segmentationNode: Any) -> Any:
+    """The image that a segmentation belongs to: its reference, or the one that alone has its voxels; None if that is not clear.
+
+    A segmentation from a file has no reference; what MedProtect has made is no candidate.
+    """
+    reference = segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
+    if reference is not None and isImage(reference):
+        return reference
+    images = [n for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isImage(n) and not n.GetNodeReferenceID(ORIGINAL)]
+    found = [node for node in images if node.GetImageData() and not node.GetHideFromEditors() and _liesOn(node, segmentationNode)]
+    return found[0] if len(found) == 1 else None
+
+
+def _liesOn(volumeNode: Any, segmentationNode: Any) -> bool:
+    """Whether the voxels of a segmentation's first layer that has any are voxels of a volume."""
+    segmentation, toVolume = segmentationNode.GetSegmentation(), toVolumeSpace(segmentationNode, volumeNode)
+    layers = [segmentation.GetNthSegment(n).GetRepresentation(BINARY_LABELMAP) for n in range(segmentation.GetNumberOfSegments())]
+    layer = next((layer for layer in layers if layer is not None and not layer.IsEmpty()), None)
+    if toVolume is None or layer is None:
+        return False
+    extent, shift = np.array(layer.GetExtent()), np.eye(4)
+    size, shift[:3, 3] = extent[1::2] - extent[::2] + 1, extent[::2]
+    grid = _rectangular(segmentationNode, size, RAS_TO_LPS @ toVolume @ _imageToWorld(layer) @ shift)
+    own = _rectangular(volumeNode, volumeNode.GetImageData().GetDimensions(), RAS_TO_LPS @ ijkToRAS(volumeNode))
+    first = None if grid is None or own is None else _firstVoxel(grid, own)
+    return first is not None and own is not None and bool((first >= 0).all() and (first + size <= own.size).all())
 
 
 def ijkToRAS(node: Any) -> np.ndarray:
@@ -98,7 +132,19 @@ def segmentsOf(node: Any) -> list[tuple[str, str]]:
         return [(i, segmentation.GetSegment(i).GetName()) for i in segmentation.GetSegmentIDs()]
     if node.GetImageData() is None:
         return []
-    return [(str(segment.value), segment.name) for segment in _labelMapVolume(node, None).segments]
+    return [(str(segment.value), segment.name) for segment in _labelsIn(node)]
+
+
+def namesOf(node: Any, segmentIDs: Sequence[str]) -> list[str]:
+    """The names of some segments of a node; none where they are all that it has."""
+    known = segmentsOf(node)
+    if known and not segmentIDs:
+        raise _noneChosen()
+    return [name for i, name in known if i in segmentIDs] if len(segmentIDs) < len(known) else []
+
+
+def _noneChosen() -> MedProtectError:
+    return MedProtectError(_("No segment is chosen. Check at least one in the list of segments."))
 
 
 def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geometry: Geometry) -> LabelMap:
@@ -112,7 +158,7 @@ def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geome
         )
     wanted = [i for i, _name in known] if segmentIDs is None else list(segmentIDs)
     if not wanted:
-        raise MedProtectError(_("No segment is chosen. Check at least one in the list of segments."))
+        raise _noneChosen()
     missing = [i for i in wanted if i not in dict(known)]
     if missing:
         raise MedProtectError(_("'{name}' has no segment '{segment}' any more.").format(name=node.GetName(), segment=missing[0]))
@@ -129,11 +175,8 @@ def labelsOf(node: Any, segmentIDs: Sequence[str] | None, volumeNode: Any, geome
 
 def _onSameLattice(labels: LabelMap, geometry: Geometry) -> LabelMap:
     """Labels whose voxels are voxels of the volume, on the volume's whole grid; others as they are."""
-    toVolume = np.linalg.inv(geometry.index_to_physical()) @ labels.geometry.index_to_physical()
-    first = np.rint(toVolume[:3, 3]).astype(int)
-    corners = toVolume[:3, :3] @ np.array(labels.geometry.size) + toVolume[:3, 3]
-    apart = np.abs([toVolume[:3, 3] - first, corners - first - labels.geometry.size]).max()
-    if apart > LATTICE_TOLERANCE or labels.geometry.size == geometry.size:
+    first = _firstVoxel(labels.geometry, geometry)
+    if first is None or labels.geometry.size == geometry.size:
         return labels
     source, target = [], []
     for begin, size, whole in zip(first[::-1], labels.geometry.shape, geometry.shape, strict=True):
@@ -149,6 +192,15 @@ def _onSameLattice(labels: LabelMap, geometry: Geometry) -> LabelMap:
     return replace(labels, layers=tuple(layers), geometry=geometry)
 
 
+def _firstVoxel(grid: Geometry, lattice: Geometry) -> np.ndarray | None:
+    """Which voxel of a lattice the first of a grid is; None where the grid's voxels are not the lattice's."""
+    toLattice = np.linalg.inv(lattice.index_to_physical()) @ grid.index_to_physical()
+    first = np.rint(toLattice[:3, 3]).astype(int)
+    corners = toLattice[:3, :3] @ np.array(grid.size) + toLattice[:3, 3]
+    apart = np.abs([toLattice[:3, 3] - first, corners - first - grid.size]).max()
+    return None if apart > LATTICE_TOLERANCE else first
+
+
 def toVolumeSpace(node: Any, volumeNode: Any) -> np.ndarray | None:
     """The 4x4 matrix from a node's own space to a volume's own space through their parent transforms; None if it is not linear."""
     transforms = (node.GetParentTransformNode(), volumeNode.GetParentTransformNode())
@@ -160,19 +212,34 @@ def toVolumeSpace(node: Any, volumeNode: Any) -> np.ndarray | None:
 
 
 def _labelMapVolume(node: Any, volumeNode: Any) -> LabelMap:
-    """A label map volume; in the volume's space, or in its own when there is no volume."""
-    toVolume = np.eye(4) if volumeNode is None else toVolumeSpace(node, volumeNode)
+    """A label map volume in the volume's space."""
+    toVolume = toVolumeSpace(node, volumeNode)
     if toVolume is None:
         raise MedProtectError(
             _("'{name}' is under a transform that is not linear. Harden the transform first.").format(name=node.GetName())
         )
-    colors = node.GetDisplayNode().GetColorNode() if node.GetDisplayNode() else None
+    segments, geometry = _labelsIn(node), geometryOf(node, toVolume @ ijkToRAS(node))
+    return LabelMap((slicer.util.arrayFromVolume(node).copy(),), geometry, segments, node.GetName())
+
+
+def _labelsIn(node: Any) -> tuple[Segment, ...]:
+    """The labels that occur in a label map volume, with the names of its colours."""
+    image, display = node.GetImageData(), node.GetDisplayNode()
+    colors = display.GetColorNode() if display else None
+    if image.GetMTime() not in _valuesAt:
+        _valuesAt.clear()
+        _valuesAt[image.GetMTime()] = _checkedValuesIn(node)
+    return tuple(Segment((colors.GetColorName(v) if colors else "") or str(v), v) for v in _valuesAt[image.GetMTime()])
+
+
+_valuesAt: dict[int, list[int]] = {}  # of the label map asked for last, by its time of change: the panel asks again and again
+
+
+def _checkedValuesIn(node: Any) -> list[int]:
     array = slicer.util.arrayFromVolume(node)
     if array.ndim != 3 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > LARGEST_LABEL:
         raise MedProtectError(_("'{name}' is no label map: labels are whole numbers from 0 to 65535.").format(name=node.GetName()))
-    names = {v: (colors.GetColorName(v) if colors else "") or str(v) for v in _valuesIn(array)}
-    geometry = geometryOf(node, toVolume @ ijkToRAS(node))
-    return LabelMap((array.copy(),), geometry, tuple(Segment(name, v) for v, name in names.items()), node.GetName())
+    return _valuesIn(array)
 
 
 def _valuesIn(array: np.ndarray) -> list[int]:

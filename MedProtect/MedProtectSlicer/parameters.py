@@ -71,8 +71,8 @@ class FitOn(Enum):
 
     def label(self) -> str:
         return {
-            "SELECTED": _("The volume and segmentation above"),
-            "SCENE": _("All volumes of the scene that have a segmentation"),
+            "SELECTED": _("The volume and the checked segments above"),
+            "SCENE": _("All volumes of the scene that have a segmentation, all segments"),
             "FOLDER": _("A folder of images"),
         }[self.name]
 

@@ -11,9 +11,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedProtectSlicer.nodes import ijkToRAS
+from MedProtectSlicer.nodes import ORIGINAL, ijkToRAS
 
-ORIGINAL = "MedProtect.Original"
 VOXELS = "MedProtect.VoxelsSHA256"
 
 
@@ -47,18 +46,32 @@ class Finished:
     messages: Sequence[str]
 
 
-def addToScene(volumeNode: Any, finished: Finished) -> Generator[None, None, ProtectResult]:
-    """Make the nodes of a result, one at a time with a yield between them."""
+@dataclass(frozen=True)
+class Place:
+    """Where a volume lies, to be asked when its protection begins: its voxels in its own space, and its parent transform."""
+
+    ijkToRAS: np.ndarray
+    transformID: str | None
+
+
+def placeOf(volumeNode: Any) -> Place:
+    """Where a volume lies now."""
+    return Place(ijkToRAS(volumeNode), volumeNode.GetTransformNodeID())
+
+
+def addToScene(volumeNode: Any, place: Place, finished: Finished) -> Generator[None, None, ProtectResult]:
+    """Make the nodes of a result, one at a time with a yield between them, where the volume was when it was protected."""
     name = volumeNode.GetName()
     result = ProtectResult(statistics=finished.statistics, unit=finished.unit, messages=finished.messages)
     display = _displayLike(volumeNode)
     yield
-    result.volume = _volumeLike(volumeNode, _("{name} protected").format(name=name), finished.voxels, display)
+    result.volume = _volumeLike(volumeNode, _("{name} protected").format(name=name), finished.voxels, display, place)
     result.volume.SetNodeReferenceID(ORIGINAL, volumeNode.GetID())
     result.volume.SetAttribute(VOXELS, finished.voxels_sha256)
     yield
     display = _signedDisplay(volumeNode, finished.statistics["max_abs_change_units"])
-    result.perturbation = _volumeLike(volumeNode, _("{name} perturbation").format(name=name), finished.change, display)
+    result.perturbation = _volumeLike(volumeNode, _("{name} perturbation").format(name=name), finished.change, display, place)
+    result.perturbation.SetNodeReferenceID(ORIGINAL, volumeNode.GetID())
     yield
     result.table = _statisticsTable(_("{name} statistics").format(name=name), finished)
     result.sliceTable = _sliceTable(_("{name} PSNR per slice").format(name=name), finished.statistics["per_slice_psnr_db"])
@@ -116,13 +129,13 @@ def _decibel(value: float | None) -> str:
     return _("no change") if value is None else f"{value:.2f} dB"
 
 
-def _volumeLike(volumeNode: Any, name: str, array: np.ndarray, display: Any) -> Any:
-    """A volume node of the same class on the same grid, under the same transform, beside the other in the subject hierarchy."""
+def _volumeLike(volumeNode: Any, name: str, array: np.ndarray, display: Any, place: Place) -> Any:
+    """A volume node of the same class at a place, beside the other in the subject hierarchy."""
     node = slicer.mrmlScene.AddNewNodeByClass(volumeNode.GetClassName(), slicer.mrmlScene.GenerateUniqueName(name))
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS(volumeNode)))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(place.ijkToRAS))
     node.SetAndObserveDisplayNodeID(display.GetID())
     slicer.util.updateVolumeFromArray(node, array)
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetAndObserveTransformNodeID(place.transformID)
     _putBeside(volumeNode, node)
     return node
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from slicer.i18n import tr as _
+
 from MedProtectLib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +63,13 @@ class ProtectSettings:
     def auditArguments(self) -> list[str]:
         """The options of ``medprotect audit`` that say what is audited: the profile, or the method fitted anew."""
         words = ["--methods", self.method] if self.profile is None else ["--profile", self.profile]
-        return words + self._options("bound", "target_psnr", "modality")
+        return words + self._options("bound", "target_psnr", "modality", "seed")
+
+    def notAudited(self) -> list[str]:
+        """What an audit does otherwise than these options say, a line for each."""
+        window = _("The audit takes the profile's intensity window or that of the rule, not the one that is set here.")
+        seed = _("The audit protects with the profile's own seed, not with the one that is set here.")
+        return [*([] if self.window is None else [window]), *([] if self.seed is None or self.profile is None else [seed])]
 
     def _options(self, *names: str) -> list[str]:
         """Those of the options that were chosen."""

@@ -79,6 +79,7 @@ def newImage(case: SceneCase, folder: Path, extension: str) -> Staged:
     """The voxels and the grid of the node as a new file, named after the node."""
     from MedProtectLib.io import write_volume
 
+    _checkFinite(case.volume)
     path = folder / f"{fileName(case.volume.name)}{extension}"
     write_volume(case.volume, path)
     return Staged(path, modality=_described(case).modality)
@@ -139,6 +140,7 @@ def inMemory(case: SceneCase, quickly: bool = False) -> tuple[Volume, LabelMap]:
     """
     from tempfile import TemporaryDirectory
 
+    _checkFinite(case.volume)
     if quickly and case.volume.array.dtype.kind in "iu" and case.volume.geometry.dimension == 3:
         return _described(case), case.labels
     with TemporaryDirectory(prefix="MedProtect-") as folder:
@@ -146,6 +148,16 @@ def inMemory(case: SceneCase, quickly: bool = False) -> tuple[Volume, LabelMap]:
     stored = stored or fileVolume(case)
     volume = _described(case) if stored is None else replace(stored, name=case.volume.name)
     return volume, case.labels
+
+
+def _checkFinite(volume: Volume) -> None:
+    """Raises MedProtectError for voxels that are no numbers, under the name that the person knows."""
+    if volume.array.dtype.kind == "f" and (bad := np.count_nonzero(~np.isfinite(volume.array))):
+        raise MedProtectError(
+            _("'{name}': {count} voxels are infinite or not a number. Replace them first, for example by 0.").format(
+                name=volume.name, count=bad
+            )
+        )
 
 
 def wholeImage(path: Path) -> Path:

@@ -25,7 +25,7 @@ BREATH_S = 0.015
 
 
 class Cancelled(Exception):
-    """The user ended the job."""
+    """The user ended the job. Its text says what is kept, where that is more than nothing."""
 
 
 class Waitable(Protocol):

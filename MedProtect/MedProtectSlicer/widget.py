@@ -22,7 +22,7 @@ from MedProtectSlicer.dicom import whyNoSeries
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
-from MedProtectSlicer.nodes import NO_IMAGES, segmentsOf
+from MedProtectSlicer.nodes import NO_IMAGES, namesOf, segmentsOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
 from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf, skipSegments
 from MedProtectSlicer.previewer import Previewer
@@ -406,15 +406,22 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         logic = self.logic
 
         def makeTask(tell: Tell) -> Task:
+            chosen = chosenSegments(p)
             if p.fitOn == FitOn.FOLDER:
-                dataset, dimension = p.fitFolder, p.fitDimension.value
-            else:
-                dataset = [(p.volume, p.labels)] if p.fitOn == FitOn.SELECTED else logic.labelledVolumes()
-                flat = [v for v, _labels in dataset if v is not None and v.GetImageData() and v.GetImageData().GetDimensions()[2] == 1]
-                dimension = 2 if flat else 3
+                names = namesOf(p.labels, chosen)
+                return logic.fitTask(p.fitFolder, p.fitProfile, settingsOf(p), p.fitDimension.value, p.fitSteps, tell, names)
+            dataset = [(p.volume, p.labels, chosen)] if p.fitOn == FitOn.SELECTED else self._labelledVolumes()
+            images = [volume.GetImageData() for volume, *_labels in dataset if volume is not None]
+            dimension = 2 if any(image and image.GetDimensions()[2] == 1 for image in images) else 3
             return logic.fitTask(dataset, p.fitProfile, settingsOf(p), dimension, p.fitSteps, tell)
 
         self._start(makeTask, self._onFitted)
+
+    def _labelledVolumes(self) -> list[tuple[Any, ...]]:
+        """Those of the scene, and the pair that is chosen here."""
+        assert self.logic is not None
+        pairs, chosen = self.logic.labelledVolumes(), (self.parameters.volume, self.parameters.labels)
+        return [*pairs, *([] if chosen in pairs or None in chosen else [chosen])]
 
     def _onAudit(self, clicked: Any = None) -> None:
         p = self.parameters

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, progress_of, say
-from MedProtectLib.cli.options import add_common, fraction, seed
+from MedProtectLib.cli.options import add_common, add_segments, fraction, seed
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.window import MODALITIES
 
@@ -37,14 +37,26 @@ ALL = "all"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest or a MedMNIST file of originals with labels")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for rows, tables and plots, and the work folder")
-    parser.add_argument("--methods", nargs="+", default=None, metavar="M", help="methods and controls (default: umed, noise and none)")
-    parser.add_argument("--profile", nargs="+", default=[], metavar="FILE", help="fitted profiles to audit")
-    parser.add_argument("--released", nargs="+", default=[], metavar="DIR", help="folders of already protected files to audit")
-    parser.add_argument("--victims", nargs="+", default=None, metavar="V", help="networks (default: the setting's)")
-    parser.add_argument("--regimes", nargs="+", default=None, metavar="R", help="ways to train (default: none augmented)")
-    parser.add_argument("--seeds", nargs="+", type=seed, default=None, metavar="N", help="seeds of the victims (default: 0 1 2)")
     parser.add_argument(
-        "--shares", nargs="+", type=share, default=[1.0], metavar="S", help="protected parts of the cases, such as 0.8 or 80%%"
+        "--methods", nargs="+", action="extend", default=None, metavar="M", help="methods and controls (default: umed, noise and none)"
+    )
+    parser.add_argument("--profile", nargs="+", action="extend", default=[], metavar="FILE", help="fitted profiles to audit")
+    parser.add_argument(
+        "--released", nargs="+", action="extend", default=[], metavar="DIR", help="folders of already protected files to audit"
+    )
+    parser.add_argument("--victims", nargs="+", action="extend", default=None, metavar="V", help="networks (default: the setting's)")
+    parser.add_argument("--regimes", nargs="+", action="extend", default=None, metavar="R", help="ways to train (default: none augmented)")
+    parser.add_argument(
+        "--seeds", nargs="+", action="extend", type=seed, default=None, metavar="N", help="seeds of the victims (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        action="extend",
+        type=share,
+        default=None,
+        metavar="S",
+        help="protected parts of the cases, such as 0.8 or 80%%",
     )
     parser.add_argument(
         "--bound", type=fraction, default=None, metavar="E", help="largest change (default: that of --profile and --released, else 4/255)"
@@ -55,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--setting", default=None, metavar="NAME", help="how victims are trained: entry of audit/settings.toml")
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the data set in the rows (default: the file's)")
     parser.add_argument("--public", default=None, metavar="DATASET", help="another, public data set: for warm_start and denoiser")
-    parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
+    add_segments(parser)
     parser.add_argument("--modality", choices=MODALITIES, default=None, help="kind of image (default: guessed)")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="no more cases than this in each list")
     parser.add_argument("--quick", action="store_true", help="a first answer in minutes: few cases, few steps, one seed")
@@ -132,7 +144,7 @@ def _experiment(arguments: Namespace, output: Path) -> Experiment:
         victims=arguments.victims or [data.setting.victim],
         regimes=arguments.regimes or ["none", "augmented"],
         seeds=arguments.seeds or ([0] if arguments.quick else [0, 1, 2]),
-        shares=arguments.shares,
+        shares=arguments.shares or [1.0],
         steps=arguments.steps if arguments.steps is not None or not arguments.quick else QUICK_STEPS,
         public=public,
     )

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from MedProtectLib.cli.console import answer, progress_of, say
-from MedProtectLib.cli.options import add_common, add_intensity, add_method_settings, fraction
+from MedProtectLib.cli.options import add_common, add_intensity, add_method_settings, add_segments, fraction
 from MedProtectLib.errors import UsageError
 from MedProtectLib.progress import ignore
 
@@ -28,7 +28,7 @@ SEED_BITS = 62
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest, a MedMNIST file, or one image together with --labels")
     parser.add_argument("--labels", default=None, metavar="LABELS", help="label map, when DATASET is one image")
-    parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
+    add_segments(parser)
     parser.add_argument("--split", default=None, metavar="NAME", help="rows of a manifest to use, by their split column (default: all)")
     parser.add_argument("--output", required=True, metavar="PROFILE", help="the profile file to write")
     parser.add_argument("--method", default="umed", metavar="M", help="protection method (default: umed)")

@@ -26,7 +26,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     grant = actions.add_parser("grant", help="make a key for a partner: of a release, or of single cases")
     grant.add_argument("file", metavar="FILE", help="the key file to write; an existing one is never overwritten")
     grant.add_argument("--release", required=True, metavar="NAME", help="name of the release")
-    grant.add_argument("--cases", nargs="+", default=None, metavar="CASE", help="only these cases (default: the whole release)")
+    grant.add_argument(
+        "--cases", nargs="+", action="extend", default=None, metavar="CASE", help="only these cases (default: the whole release)"
+    )
     add_key(grant, required=True)
     show = actions.add_parser("show", help="say what a key opens")
     show.add_argument("key", metavar="FILE")

@@ -40,7 +40,13 @@ def add_labels(parser: ArgumentParser) -> None:
         "--labels", default=None, metavar="LABELS", help="labels of the image: .seg.nrrd, .nii.gz, .mha, .png, DICOM SEG or RTSTRUCT, ..."
     )
     given.add_argument("--class", dest="image_class", default=None, metavar="CLASS", help="class of the whole image, for classification")
-    parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
+    add_segments(parser)
+
+
+def add_segments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--segments", nargs="+", action="extend", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)"
+    )
 
 
 def add_intensity(parser: ArgumentParser) -> None:
@@ -63,6 +69,7 @@ def add_method_settings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         type=parameter,
         default=[],
         metavar="NAME=VALUE",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, progress_of, say, table
-from MedProtectLib.cli.options import add_common, add_intensity, add_key, fraction, key_of
+from MedProtectLib.cli.options import add_common, add_intensity, add_key, add_segments, fraction, key_of
 from MedProtectLib.errors import MedProtectError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--method", default=None, metavar="M", help="method of the public profile, or a check of your own one's")
     parser.add_argument("--bound", type=fraction, default=None, metavar="E", help="largest change (default: the profile's)")
     parser.add_argument("--target-psnr", type=float, default=None, metavar="DB", help="come down to this PSNR where the bound allows more")
-    parser.add_argument("--segments", nargs="+", default=[], metavar="SEGMENT", help="segments by name or label value (default: all)")
+    add_segments(parser)
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the release (default: that of the output folder)")
     parser.add_argument("--dry-run", action="store_true", help="plan and estimate, write nothing")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted release, or start it")
@@ -56,7 +56,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--previous", default=None, metavar="DIR", help="shareable folder of the release that this is a new version of")
     parser.add_argument("--previous-private", default=None, metavar="DIR", help="its private folder (default: DIR_private)")
-    parser.add_argument("--withdraw", nargs="+", default=[], metavar="CASE", help="cases of the dataset that do not go out")
+    parser.add_argument(
+        "--withdraw", nargs="+", action="extend", default=[], metavar="CASE", help="cases of the dataset that do not go out"
+    )
     parser.add_argument("--no-reports", action="store_true", help="no report page per case, only its picture in the overview: faster")
     add_key(parser)
     parser.add_argument("--no-vault", action="store_true", help="keep nothing that could restore the originals")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
@@ -21,9 +21,9 @@ from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
-from MedProtectLib.protector import check_bound
+from MedProtectLib.protector import check_bound, check_seed
 from MedProtectLib.volume import Geometry, LabelMap, Volume
-from MedProtectLib.window import check_window
+from MedProtectLib.window import check_modality, check_window
 
 IDENTITY, INDEX = "identity.txt", "index.json"
 MADE = re.compile(r"identity\.txt|index\.(json|part)|\d{6,}_\d+\.npy|(checkpoint|kept_\d+)\.safetensors|noise_\d+|\..+\.part")
@@ -66,7 +66,9 @@ def _check_work(work: Path, identity: str, resume: bool) -> None:
     if found and not resume:
         raise MedProtectError(f"{work}: an interrupted fit is here. Use --resume to go on with it, or remove the folder.")
     if IDENTITY in found and (work / IDENTITY).read_text(errors="replace") != identity:
-        raise MedProtectError(f"{work}: the interrupted fit has other data or settings. Use the same, or remove the folder.")
+        raise MedProtectError(
+            f"{work}: an interrupted fit of other data or settings is here. Use the same to go on with it, or remove the folder first."
+        )
 
 
 @contextmanager
@@ -121,6 +123,10 @@ def fit_in(
     purpose = survey(cases, options, report)
     method.check_support(purpose.dimension, purpose.task, purpose.scope)
     method.checked_parameters(options.parameters)
+    if method.learns and purpose.task == CLASSIFICATION and len(purpose.classes) < 2:
+        raise MedProtectError(
+            f"all images are of class '{purpose.classes[0]}'. Method '{options.method}' learns from at least two classes."
+        )
     remarks: list[str] = []
     if method.learns:
         from MedProtectLib.fitting.patches import prepare
@@ -129,7 +135,8 @@ def fit_in(
         with Team().first_alone():
             remarks = prepare(cases, work, purpose, method.joint_channels, options.modality, options.window, options.segments, report)
     torch.manual_seed(options.seed)
-    fitted, summary = method.fit(Training(options, purpose, work, identity, report, on_cpu))
+    with memory_told():
+        fitted, summary = method.fit(Training(options, purpose, work, identity, report, on_cpu))
     return Profile(
         method=options.method,
         settings=fitted.settings(),
@@ -238,6 +245,8 @@ def check_options(options: FitOptions) -> None:
     method = method_class(options.method)
     method.check_support(options.dimension, method.tasks[0], options.scope or method.scopes[0])
     method.checked_parameters(options.parameters)
+    check_modality(options.modality)
+    check_seed(options.seed)
     if options.window is not None:
         check_window(options.window)
 

@@ -7,13 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.channels import channel_files, together
 from MedProtectLib.io.names import extension_of, is_dicom
 from MedProtectLib.io.source import Source
-from MedProtectLib.volume import Volume
+from MedProtectLib.volume import Volume, check_finite
 
 SUPPORTED = "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, TIFF and DICOM"
 READERS = {
@@ -100,7 +98,7 @@ def read_stored(path: Path, series: str | None = None) -> Volume:
         raise MedProtectError(f"{path}: no such file.") from error
     except OSError as error:
         raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
-    _check_finite(path, volume.array)
+    check_finite(volume.array, path)
     return volume
 
 
@@ -128,13 +126,3 @@ def _new_source(volume: Volume, path: Path) -> Source:
         raise MedProtectError(f"{path}: {volume.name} was not read from a file and has a slope or intercept, which a new file would lose.")
     source: Source = _reader_for(path).new_source(volume, extension)
     return source
-
-
-def _check_finite(path: Path, array: np.ndarray) -> None:
-    if array.dtype.kind != "f":
-        return
-    bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in array)
-    if bad:
-        raise MedProtectError(
-            f"{path}: {bad:,} of {array.size:,} voxels are infinite or not a number. Replace them first, for example by 0."
-        )

@@ -51,12 +51,13 @@ class Purpose:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a method can be fitted with: its default, the range it must lie in, and what it means."""
+    """A number that a method can be fitted with: its default, the range it must lie in, what it means, and whether it counts."""
 
     default: float
     low: float
     high: float
     meaning: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,9 @@ class Method(ABC):
             if name not in cls.parameters:
                 known = ", ".join(cls.parameters) or "none"
                 raise UsageError(f"method '{cls.name}' has no parameter '{name}'. It has: {known}.")
-            low, high = cls.parameters[name].low, cls.parameters[name].high
-            if not low <= value <= high:
-                raise UsageError(f"{name}={value:g}: give a number from {low:g} to {high:g}.")
+            low, high, whole = cls.parameters[name].low, cls.parameters[name].high, cls.parameters[name].whole
+            if not low <= value <= high or (whole and value != int(value)):
+                raise UsageError(f"{name}={value:g}: give a {'whole ' * whole}number from {low:g} to {high:g}.")
         return {name: float(given.get(name, parameter.default)) for name, parameter in cls.parameters.items()}
 
     @abstractmethod

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from MedProtectLib.fitting.training import Training
 
 
-VISIT = Parameter(4, 1, 1000, "projected gradient steps at each visit of a patch while fitting")
+VISIT = Parameter(4, 1, 1000, "projected gradient steps at each visit of a patch while fitting", whole=True)
 
 
 class EM(GradientMethod):

@@ -35,7 +35,7 @@ TILE = {2: (1, 256, 256), 3: (48, 64, 64)}
 AROUND = 8
 Span = tuple[slice, ...]
 
-STEPS = Parameter(20, 1, 1000, "projected gradient steps per case")
+STEPS = Parameter(20, 1, 1000, "projected gradient steps per case", whole=True)
 STEP = Parameter(0.1, 0.001, 1, "size of a step as a fraction of the bound")
 
 

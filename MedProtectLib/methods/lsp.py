@@ -34,7 +34,7 @@ class LSP(PatternMethod):
     title = "LSP: linearly separable block patterns"
     source = "Yu et al., KDD 2022, our re-implementation"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "block": Parameter(4, 1, 64, "edge of a block in voxels"),
+        "block": Parameter(4, 1, 64, "edge of a block in voxels", whole=True),
         "class_sep": Parameter(10, 1, 1000, "distance of the classes in standard deviations of the images within a class"),
         "rms": RMS,
     }

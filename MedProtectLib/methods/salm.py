@@ -46,9 +46,9 @@ class SALM(EM):
     title = "SALM: error-minimising noise on the most significant voxels"
     source = "arXiv 2403.10573, our re-implementation"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "steps": Parameter(10, STEPS.low, STEPS.high, STEPS.meaning),
+        "steps": Parameter(10, STEPS.low, STEPS.high, STEPS.meaning, whole=True),
         "step": Parameter(0.2, STEP.low, STEP.high, STEP.meaning),
-        "visit": Parameter(2, VISIT.low, VISIT.high, VISIT.meaning),
+        "visit": Parameter(2, VISIT.low, VISIT.high, VISIT.meaning, whole=True),
         "fraction": Parameter(0.2, 0.001, 1.0, "share of the voxels that change, largest gradients first"),
     }
 

@@ -36,9 +36,9 @@ class SEP(GradientMethod):
     source = "Chen et al., ICLR 2023, our re-implementation"
     needs = "labels; the kept checkpoints of a surrogate (a profile), and an optimisation for every case"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "steps": Parameter(30, STEPS.low, STEPS.high, STEPS.meaning),
+        "steps": Parameter(30, STEPS.low, STEPS.high, STEPS.meaning, whole=True),
         "step": Parameter(0.125, STEP.low, STEP.high, STEP.meaning),
-        "checkpoints": Parameter(6, 1, 30, "how many moments of the training are kept"),
+        "checkpoints": Parameter(6, 1, 30, "how many moments of the training are kept", whole=True),
     }
 
     def learn(self, training: Training) -> tuple[list[nn.Module], dict[str, Any]]:

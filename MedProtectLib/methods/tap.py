@@ -36,10 +36,10 @@ class TAP(GradientMethod):
     title = "TAP: targeted adversarial poison"
     source = "Fowl et al., NeurIPS 2021, our re-implementation"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "steps": Parameter(50, STEPS.low, STEPS.high, STEPS.meaning),
+        "steps": Parameter(50, STEPS.low, STEPS.high, STEPS.meaning, whole=True),
         "step": Parameter(0.05, STEP.low, STEP.high, STEP.meaning),
-        "restarts": Parameter(1, 1, 100, "starts per case, of which the one with the lowest loss is kept"),
-        "shift": Parameter(1, 1, 1000, "by how many classes the target differs from the truth"),
+        "restarts": Parameter(1, 1, 100, "starts per case, of which the one with the lowest loss is kept", whole=True),
+        "shift": Parameter(1, 1, 1000, "by how many classes the target differs from the truth", whole=True),
     }
 
     def learn(self, training: Training) -> tuple[list[nn.Module], dict[str, Any]]:

@@ -61,8 +61,10 @@ class Weave(PatternMethod):
     title = "Weave: chequered knots in the quiet corner of the spectrum"
     source = "MedProtect contributors, our own method"
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "period": Parameter(8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best"),
-        "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels"),
+        "period": Parameter(
+            8, 2, LARGEST_PERIOD, "voxels from one fine knot to the next, in the plane of a slice; a power of two is best", whole=True
+        ),
+        "edge": Parameter(3, 2, LARGEST_PERIOD, "edge of a fine knot in voxels", whole=True),
         "fine": Parameter(0.5, 0.0, 1.0, "change of fine knots by that of coarse ones, 1 if none fit between"),
     }
 

@@ -210,6 +210,9 @@ BAD_OPTIONS = (
     ("--target-psnr", "loud"),
     ("--window", "5", "1"),
     ("--window", "5"),
+    ("--window", "-1e308", "1e308"),
+    ("--window", "-1e300", "1e300"),
+    ("--method", "weave", "--set", "period=7.9"),
     ("--modality", "PET/CT"),
     ("--seed", "-1"),
     ("--progress", "loud"),
@@ -243,6 +246,20 @@ def test_a_negative_number_is_no_option_of_any_command(command: str, run: Run, t
 def test_an_incomplete_command_is_wrong_usage(arguments: tuple[str, ...], run: Run) -> None:
     code, _, err = run(*arguments)
     assert_one_line(code, err, 2)
+
+
+def test_an_option_that_is_given_twice_adds_up(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    sitk.WriteImage(2 * sitk.ReadImage(str(case[1])) - sitk.Cast(sitk.ReadImage(str(case[0])) > 400, sitk.sitkUInt8), case[1])
+    results = []
+    for name, options in {
+        "once": ("--segments", "1", "2", "--set", "period=16", "edge=5"),
+        "twice": ("--segments", "1", "--segments", "2", "--set", "period=16", "--set", "edge=5"),
+    }.items():
+        code, out, _ = run("protect", case[0], "--labels", case[1], "--output", tmp_path / name, "--method", "weave", *options, "--json")
+        assert code == 0
+        results.append((json.loads(out)["statistics"], read_volume(tmp_path / name / "mr_protected.nrrd").array))
+    assert results[0][0] == results[1][0]
+    assert np.array_equal(results[0][1], results[1][1])
 
 
 def test_an_unknown_segment_is_named_with_those_there_are(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ BAD = {
     "bad method": (["dataset", "--method", "nosuch"], 2, "unknown method"),
     "no such segment": (["dataset", "--segments", "99"], 1, "99"),
     "new folder": (["dataset", "--segments", "99", "--output", "new/site.medprotect"], 1, "99"),
+    "one class": (["one_class.csv", "--method", "em"], 1, "all images are of class 'benign'. Method 'em' learns from at least two"),
     "output exists": (["dataset", "--output", "there.medprotect"], 1, "exists already"),
 }
 
@@ -181,6 +182,7 @@ def test_what_cannot_be_fitted_is_one_line(
     Path("gone.csv").write_text("case,image,labels\na,x.nii.gz,y.nii.gz\n")
     row = "a,dataset/imagesTr/case.nii.gz,dataset/labelsTr/case.nii.gz\n"
     Path("twice.csv").write_text(f"case,image,labels\n{row}{row}")
+    Path("one_class.csv").write_text("case,image,class\na,dataset/imagesTr/case.nii.gz,benign\n")
     arguments, expected, message = BAD[name]
     before = sorted(str(p) for p in tmp_path.rglob("*"))
     code = main(["fit", "--output", "new.medprotect", *arguments])

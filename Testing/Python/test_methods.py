@@ -356,6 +356,24 @@ def test_a_class_keeps_its_pattern_where_others_are_missing() -> None:
     assert np.mean(np.sign(one) == np.sign(other)) > 0.9
 
 
+@pytest.mark.parametrize("name", ["lsp", "weave"])
+def test_a_protector_without_a_profile_keeps_nothing_of_other_segments(name: str) -> None:
+    case = cases_of("3D multi-class")[0]
+    protector = Protector(name, seed=3)
+    for chosen in (None, "1", "2"):
+        labels = case.labels.select(chosen)
+        alone = Protector(name, seed=3).protect(case.volume, labels)
+        assert np.array_equal(protector.protect(case.volume, labels).volume.array, alone.volume.array), chosen
+
+
+def test_a_protector_without_a_profile_keeps_nothing_of_another_class() -> None:
+    case = cases_of("3D classification")[0]
+    protector = Protector("weave", seed=3)
+    for image_class in ("benign", "malignant"):
+        labels = LabelMap.of_image_class(image_class, case.volume.geometry)
+        assert protector.protect(case.volume, labels).statistics.psnr_db < 60
+
+
 def test_segmentation_and_classification_are_not_mixed_up() -> None:
     case = cases_of("3D multi-class")[0]
     image_class = LabelMap.of_image_class("benign", case.volume.geometry)
@@ -375,7 +393,7 @@ def test_other_channels_than_fitted_are_refused() -> None:
             Protector(profile=profile_of(name, "2D")).protect(case.volume, case.labels)
 
 
-@pytest.mark.parametrize("given", [{"nosuch": 1.0}, {"fraction": 0.0}, {"fraction": 2.0}, {"steps": float("nan")}])
+@pytest.mark.parametrize("given", [{"nosuch": 1.0}, {"fraction": 0.0}, {"fraction": 2.0}, {"steps": float("nan")}, {"steps": 2.5}])
 def test_bad_parameters_are_wrong_usage(given: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Protector("salm", parameters=given)

@@ -268,10 +268,70 @@ def test_an_unreachable_target_is_refused_rather_than_ignored() -> None:
         Protector(profile=untrained(3), target_psnr=200.0).protect(volume, labels)
 
 
-@pytest.mark.parametrize("options", [{"bound": 0.0}, {"bound": 33 / 255}, {"target_psnr": 0.0}, {"window": (3, 1)}, {"method": "nosuch"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"bound": bound} for bound in (0.0, 33 / 255)),
+        *({"window": window} for window in ((3, 1), (1, 2, 3), 5, ("a", "b"), (-1e308, 1e308))),
+        *({"seed": seed} for seed in (-1, 2**63, 1.5)),
+        {"target_psnr": 0.0},
+        {"method": "nosuch"},
+        {"modality": "ct"},
+    ],
+)
 def test_bad_options_are_wrong_usage(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Protector(**options)  # type: ignore[arg-type]
+
+
+def test_a_window_may_be_an_array_and_a_seed_a_number_of_numpy() -> None:
+    volume, labels = scene()
+    one, other = (
+        Protector(profile=untrained(3), window=window, seed=seed).protect(volume, labels)
+        for window, seed in (((0, 250), 7), (np.array([0, 250]), np.int64(7)))
+    )
+    assert np.array_equal(one.volume.array, other.volume.array)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_named(value: float) -> None:
+    volume, labels = scene("float32")
+    volume.array[0, 0, :2] = value
+    with pytest.raises(MedProtectError, match=r"volume: 2 of 24,640 voxels are infinite or not a number"):
+        Protector(profile=untrained(3)).protect(volume, labels)
+
+
+def test_labels_must_fit_their_grid() -> None:
+    with pytest.raises(MedProtectError, match=r"a layer of shape \(3, 4, 5\) does not fit a grid of shape \(3, 4, 6\)"):
+        LabelMap.from_array(np.ones((3, 4, 5), np.uint8), Geometry((6, 4, 3)))
+
+
+def test_segments_are_chosen_by_one_name_or_value_or_by_several() -> None:
+    array = np.zeros((1, 2, 3), np.uint8)
+    array[0, 0] = 1, 2, 12
+    labels = LabelMap.from_array(array, Geometry((3, 2, 1)), {12: "tumour"})
+    for wanted, values in (("12", [12]), ("tumour", [12]), (1, [1]), ([2, "1"], [2, 1]), ((), [1, 2, 12]), (None, [1, 2, 12])):
+        assert [segment.value for segment in labels.select(wanted).segments] == values, wanted
+    with pytest.raises(MedProtectError, match="no segment '0'"):
+        labels.select(0)
+
+
+def test_components_of_all_channels_add_up_where_one_channel_is_flat() -> None:
+    volume, labels = scene("uint8", (1, 40, 44, 3), photograph=True)
+    volume.array[..., 0] = 120
+    protection = Protector(profile=untrained(2)).protect(volume, labels)
+    whole = protection.regions.on_grid(protection.counts / 255, volume.geometry.shape)
+    assert np.abs(whole[..., 1]).max() > 0
+    assert np.allclose(sum(protection.components.values()), whole, atol=1e-6)
+
+
+def test_too_little_memory_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(UMed, "perturb_channels", full)
+    with pytest.raises(MemoryError):
+        Protector(profile=untrained(3)).protect(*scene())
 
 
 def test_a_volume_profile_refuses_a_picture() -> None:

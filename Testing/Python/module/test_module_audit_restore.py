@@ -100,6 +100,20 @@ def test_an_audit_of_a_profile_or_of_a_method():
     assert ProtectSettings(profile="p.medprotect", modality="CT").auditArguments() == ["--profile", "p.medprotect", "--modality", "CT"]
 
 
+def test_an_audit_takes_the_seed_and_says_what_it_does_not_take(a_logic, stuck_child, tmp_path):
+    assert ProtectSettings("lsp", seed=7).auditArguments() == ["--methods", "lsp", "--seed", "7"]
+    stuck_child.write_text("import json\nprint(json.dumps({'ok': True, 'summary': [], 'cautions': ['only 1 seed']}))")
+    for settings, told in (
+        (ProtectSettings("lsp", seed=7, bound=8 / 255), []),
+        (ProtectSettings("lsp", seed=7, window=(0.0, 100.0)), ["intensity window"]),
+        (ProtectSettings(profile="p.medprotect", seed=7, window=(0.0, 100.0)), ["intensity window", "the profile's own seed"]),
+    ):
+        first, *cautions = a_logic.auditTask(DATASET, tmp_path / "found", settings).run()["cautions"]
+        assert first == "only 1 seed"
+        assert len(cautions) == len(told)
+        assert all(word in line for word, line in zip(told, cautions, strict=True))
+
+
 def test_a_profile_is_audited_at_its_own_bound(a_logic, short_trainings, tmp_path):
     profile = own_profile(tmp_path, bound=8 / 255)
     a_logic.auditTask(DATASET, tmp_path / "found", profile=str(profile)).run()

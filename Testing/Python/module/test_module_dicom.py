@@ -235,6 +235,16 @@ def test_the_choice_is_there_for_volumes_from_dicom_only(a_series, a_widget, tmp
     assert not ui.exportButton.enabled, "a DICOM series was chosen, and this volume has none"
 
 
+def test_a_series_that_was_moved_and_imported_again_is_found(database, a_series, tmp_path):
+    volume, _segmentation, folder = a_series
+    assert dicom.whyNoSeries(volume) == ""
+    folder.rename(tmp_path / "elsewhere")
+    assert "not in Slicer's DICOM database any more" in dicom.whyNoSeries(volume)
+    database.add(tmp_path / "elsewhere")
+    assert dicom.whyNoSeries(volume) == ""
+    assert {file.parent for file in dicom.seriesFiles(volume)} == {tmp_path / "elsewhere"}
+
+
 def test_files_that_the_database_has_lost(a_logic, database, a_series, tmp_path, monkeypatch):
     volume, segmentation, _folder = a_series
     assert dicom.whyNoSeries(volume) == ""

@@ -231,6 +231,20 @@ def test_label_map_volume(a_phantom):
     assert np.array_equal(classes_of(case_of(volume, labels)), classes_of(case_of(volume, segmentation)))
 
 
+def test_the_labels_of_a_label_map_are_looked_for_once_and_again_after_a_change(a_scene, monkeypatch):
+    from MedProtectSlicer import nodes
+
+    labels = slicer.util.addVolumeFromArray(np.array([[[0, 3], [0, 5]]], np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode")
+    looked, really = [], nodes._valuesIn
+    monkeypatch.setattr(nodes, "_valuesIn", lambda array: looked.append(1) or really(array))
+    for _ in range(3):
+        assert [i for i, _name in segmentsOf(labels)] == ["3", "5"]
+    assert len(looked) == 1
+    slicer.util.arrayFromVolume(labels)[0, 0, 0] = 7
+    slicer.util.arrayFromVolumeModified(labels)
+    assert [i for i, _name in segmentsOf(labels)] == ["3", "5", "7"]
+
+
 def test_colour_volume(a_scene):
     colours = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode", name="colours")
     assert volumeOf(colours).array.shape == (4, 5, 6, 3)
@@ -276,6 +290,16 @@ def test_bad_input_is_one_clear_line(a_logic, a_phantom, what):
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
+
+
+def test_an_option_that_there_is_not_is_one_clear_line(a_logic, a_phantom, tmp_path):
+    for start in (
+        lambda **option: a_logic.protect(*a_phantom, **option),
+        lambda **option: a_logic.fitTask([a_phantom], tmp_path / "p.medprotect", **option),
+    ):
+        with pytest.raises(MedProtectError, match=r"no option 'scope' here\. Those of the module: method, profile, bound, ") as caught:
+            start(scope="image")
+        assert "\n" not in str(caught.value)
 
 
 def test_result_nodes(a_logic, a_phantom):
@@ -350,6 +374,39 @@ def test_removed_volume_loses_no_result(a_logic, a_phantom):
     result = task.run()
     assert result.volume.GetScene() is slicer.mrmlScene
     assert result.statistics["changed_voxels"] > 0
+
+
+def test_a_result_lies_where_the_volume_was_when_it_was_protected(a_logic, a_phantom):
+    volume, segmentation = a_phantom
+    matrix = np.eye(4)
+    matrix[2, 3] = 30.0
+    transform = a_transform(matrix, volume, segmentation)
+    before = slicer.util.arrayFromVolume(volume).copy()
+    task = a_logic.protectTask(volume, segmentation)
+    task.advance()
+    volume.HardenTransform()
+    volume.SetOrigin(0.0, 0.0, 36.0)
+    slicer.util.updateVolumeFromArray(volume, before[2:18].copy())
+    result = task.run()
+    for node in (result.volume, result.perturbation):
+        assert slicer.util.arrayFromVolume(node).shape == before.shape
+        assert node.GetOrigin() == (0.0, 0.0, 0.0)
+        assert node.GetTransformNodeID() == transform.GetID()
+
+
+def test_voxels_that_are_no_numbers_are_told_under_the_name_of_the_volume(a_logic, a_phantom, tmp_path):
+    volume, segmentation = a_phantom
+    array = slicer.util.arrayFromVolume(volume).astype(np.float32)
+    array[0, 0, :2] = np.nan, np.inf
+    slicer.util.updateVolumeFromArray(volume, array)
+    for start in (
+        lambda: a_logic.protect(volume, segmentation),
+        lambda: a_logic.preview(volume, segmentation),
+        lambda: a_logic.protectTask(volume, segmentation).run(),
+        lambda: a_logic.exportTask(volume, segmentation, tmp_path / "o", tmp_path / "p", fileFormat=ExportFormat.NRRD).run(),
+    ):
+        with pytest.raises(MedProtectError, match=r"^'Phantom': 2 voxels are infinite or not a number\. Replace them first"):
+            start()
 
 
 def test_profile_of_ones_own_and_strength(a_logic, a_phantom):
