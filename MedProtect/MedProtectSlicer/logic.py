@@ -112,7 +112,8 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
         :param tell: called in the main thread with the share done (0 to 1) and one line of text.
         """
         case = caseOf(volumeNode, labelsNode, segmentIDs)
-        return Task(_protectStory(case, volumeNode, placeOf(volumeNode), _settings(settings, options), tell))
+        story = _protectStory(case, volumeNode, placeOf(volumeNode), _settings(settings, options), tell)
+        return Task(story, ofScene=True)
 
     def exportTask(
         self,

@@ -317,11 +317,38 @@ def _laidOut(image: Any, first: np.ndarray, shape: tuple[int, int, int]) -> np.n
 def _onVolume(node: Any, segmentIDs: Sequence[str], volumeNode: Any, geometry: Geometry) -> LabelMap:
     """The chosen segments resampled to the volume's grid by Slicer, one layer each."""
     segmentation = node.GetSegmentation()
-    surfacesOnly = not segmentation.ContainsRepresentation(BINARY_LABELMAP)
-    try:
-        layers = tuple(slicer.util.arrayFromSegmentBinaryLabelmap(node, i, volumeNode).astype(np.uint8) for i in segmentIDs)
-    finally:
-        if surfacesOnly:
-            segmentation.RemoveRepresentation(BINARY_LABELMAP)
-    segments = tuple(Segment(segmentation.GetSegment(i).GetName(), 1, n) for n, i in enumerate(segmentIDs))
+    if not segmentation.ContainsRepresentation(BINARY_LABELMAP):
+        segmentation = _converted(node, segmentIDs)
+    grid = slicer.vtkOrientedImageData()
+    grid.SetExtent(volumeNode.GetImageData().GetExtent())
+    grid.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS(volumeNode)))
+    toVolume = vtk.vtkGeneralTransform()
+    parents = (node.GetParentTransformNode(), volumeNode.GetParentTransformNode())
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*parents, toVolume)
+    chosen = [segmentation.GetSegment(i) for i in segmentIDs]
+    layers = tuple(_resampled(segment, grid, toVolume) for segment in chosen)
+    segments = tuple(Segment(segment.GetName(), 1, n) for n, segment in enumerate(chosen))
     return LabelMap(layers, geometry, segments, node.GetName())
+
+
+def _converted(node: Any, segmentIDs: Sequence[str]) -> Any:
+    """Some segments with voxels, in a copy: whoever observes the node's own would take the conversion for an edit."""
+    original, copy = node.GetSegmentation(), slicer.vtkSegmentation()
+    copy.SetSourceRepresentationName(original.GetSourceRepresentationName())
+    copy.CopyConversionParameters(original)
+    for i in segmentIDs:
+        copy.CopySegmentFromSegmentation(original, i)
+    if not copy.CreateRepresentation(BINARY_LABELMAP):
+        raise MedProtectError(_("The segments of '{name}' cannot be converted to voxels.").format(name=node.GetName()))
+    return copy
+
+
+def _resampled(segment: Any, grid: Any, transform: Any) -> np.ndarray:
+    """A segment's voxels as 0 and 1 on another grid, which a transform leads to."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    found = slicer.vtkOrientedImageData()
+    image = segment.GetRepresentation(BINARY_LABELMAP)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, grid, found, False, False, transform)
+    voxels = vtk_to_numpy(found.GetPointData().GetScalars()).reshape(found.GetDimensions()[::-1])
+    return (voxels == segment.GetLabelValue()).astype(np.uint8)

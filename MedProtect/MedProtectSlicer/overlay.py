@@ -173,10 +173,21 @@ def sliceIn(volumeNode: Any, sliceNode: Any) -> int | None:
 
 def viewAlong(volumeNode: Any) -> Any:
     """The slice view that lies most nearly in the volume's own slices; None if there is no view."""
-    axis = ijkToRAS(volumeNode)[:3, 2]
+    axis = _acrossSlices(volumeNode)
     views = list(slicer.util.getNodesByClass("vtkMRMLSliceNode"))
 
     def alignment(view: Any) -> float:
         return abs(float(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2] @ axis))
 
     return max(views, key=alignment) if views else None
+
+
+def _acrossSlices(volumeNode: Any) -> np.ndarray:
+    """The direction in the world that is perpendicular to a volume's slices, in its middle, as its parent transform has turned it."""
+    toWorld = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, toWorld)
+    matrix = ijkToRAS(volumeNode)
+    middle = matrix @ [*(np.array(volumeNode.GetImageData().GetDimensions()) / 2), 1.0]
+    origin, i, j = (np.array(toWorld.TransformPoint(point[:3])) for point in (middle, middle + matrix[:, 0], middle + matrix[:, 1]))
+    across = np.cross(i - origin, j - origin)
+    return across / np.linalg.norm(across)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import slicer
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from MedProtectLib.profile import SUFFIX
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import segmentsOf
 from MedProtectSlicer.settings import ProtectSettings
@@ -87,10 +89,11 @@ class FitDimension(Enum):
 
 @parameterNodeWrapper
 class MedProtectParameterNode:
-    """The state of the module's panel. ``skippedSegments`` are the ids that are not to be protected: new segments are."""
+    """The state of the module's panel. ``skippedSegments`` are the ids in ``skippedIn`` that are not to be protected: new segments are."""
 
     volume: slicer.vtkMRMLScalarVolumeNode
     labels: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007 (the wrapper knows only Union)
+    skippedIn: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
     skippedSegments: list[str]
     method: str = "umed"
     profile: str = ""
@@ -129,13 +132,18 @@ def settingsOf(parameters: Any) -> ProtectSettings:
     """The options of the library that the panel stands for."""
     return ProtectSettings(
         method=parameters.method,
-        profile=parameters.profile or None,
+        profile=profileFile(parameters.profile) or None,
         bound=parameters.bound255 / 255 or None,
         target_psnr=parameters.targetPSNR if parameters.strength == Strength.TARGET_PSNR else None,
         modality=parameters.modality.value,
         window=windowOf(parameters),
         seed=None if parameters.seed < 0 else parameters.seed,
     )
+
+
+def profileFile(path: str) -> str:
+    """The file that a typed name of a profile stands for: the extension need not be typed."""
+    return path if not path.strip() or Path(path).suffix.lower() == SUFFIX else path + SUFFIX
 
 
 def windowOf(parameters: Any) -> tuple[float, float] | None:
@@ -152,4 +160,12 @@ def windowOf(parameters: Any) -> tuple[float, float] | None:
 
 def chosenSegments(parameters: Any) -> list[str]:
     """Ids of the segments that are to be protected."""
-    return [i for i, _name in segmentsOf(parameters.labels) if i not in parameters.skippedSegments]
+    skipped = parameters.skippedSegments if parameters.skippedIn is parameters.labels else []
+    return [i for i, _name in segmentsOf(parameters.labels) if i not in skipped]
+
+
+def skipSegments(parameters: Any, segmentIDs: list[str]) -> None:
+    """Protect all segments but these. Ids of another segmentation, which may be the same, are forgotten."""
+    wasModified = parameters.parameterNode.StartModify()
+    parameters.skippedIn, parameters.skippedSegments = parameters.labels, segmentIDs
+    parameters.parameterNode.EndModify(wasModified)

@@ -8,6 +8,9 @@
         return node
 
 A :class:`Task` drives it: a timer of the GUI calls ``advance`` again and again, the Python console calls ``run``.
+
+Slicer holds Python's lock while its event loop idles, and no thread of Python gets on. So a timer that waits for threads lets go of
+the lock for BREATH_S at every tick.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 POLL_S = 0.02
+BREATH_S = 0.015
 
 
 class Cancelled(Exception):
@@ -66,14 +70,23 @@ class Work:
 
 
 class Task:
-    """A story on its way. ``value`` is what it returned, ``error`` what it raised, once ``finished``."""
+    """A story on its way. ``value`` is what it returned, ``error`` what it raised, once ``finished``.
 
-    def __init__(self, story: Story) -> None:
+    :param ofScene: it makes no sense without the scene that it was started in.
+    """
+
+    def __init__(self, story: Story, ofScene: bool = False) -> None:
+        self.ofScene = ofScene
         self._story = story
         self._waiting: Waitable | None = None
         self.cancelled = self.finished = False
         self.value: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def inThread(self) -> bool:
+        """Whether it waits for a thread of this process."""
+        return isinstance(self._waiting, Work) and not self.finished
 
     def cancel(self) -> None:
         """Ask the job to end; it is over when ``finished``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,17 @@ from MedProtectSlicer.dicom import whyNoSeries
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
-from MedProtectSlicer.nodes import namesOf, segmentsOf
+from MedProtectSlicer.nodes import NO_IMAGES, namesOf, segmentsOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
-from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, settingsOf
+from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf, skipSegments
 from MedProtectSlicer.previewer import Previewer
 from MedProtectSlicer.results import ProtectResult, statisticRows
-from MedProtectSlicer.task import Task
+from MedProtectSlicer.task import BREATH_S, Task
 
 if TYPE_CHECKING:
     from MedProtectLib.preview import Preview, SlabPreview
 
-POLL_MS = 40
+POLL_MS = 25
 PATHS = {
     "profilePath": "profile",
     "exportFolderPath": "exportFolder",
@@ -45,6 +46,7 @@ PATHS = {
     "keyFilePath": "keyFile",
     "restoreOutputPath": "restoreOutput",
 }
+SECRETS = ("keyFilePath", "vaultFolderPath")  # where they are is kept in no list
 SECTIONS = ("protectionSection", "previewSection", "exportSection", "fitSection")  # those with parts that come and go
 BOUND_TO = "SlicerParameterName"
 
@@ -83,8 +85,6 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event, reaction in (
             (slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose),
-            (slicer.mrmlScene.StartSaveEvent, self._onSceneStartSave),
-            (slicer.mrmlScene.EndSaveEvent, self._onSceneEndSave),
         ):
             self.addObserver(slicer.mrmlScene, event, reaction)
         self._initializeParameterNode()
@@ -131,7 +131,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.segmentsList.itemChanged.connect(self._onSegmentChecked)
         ui.methodSelector.currentIndexChanged.connect(self._onMethodChosen)
         for name, parameter in PATHS.items():
-            getattr(ui, name).currentPathChanged.connect(self._pathWriter(parameter))
+            self._connectPath(getattr(ui, name), parameter)
         for name in SECTIONS:
             getattr(ui, name).contentsCollapsed.connect(self._onSectionOpened)
 
@@ -140,12 +140,15 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not collapsed and self.parameters is not None:
             self._showParameters()
 
-    def _pathWriter(self, parameter: str) -> Callable[[str], None]:
-        def write(path: str) -> None:
-            if not self._updating and self.parameters is not None:
-                setattr(self.parameters, parameter, path)
+    def _connectPath(self, edit: Any, parameter: str) -> None:
+        """Let a path field write its parameter. That it was emptied is told by its other signal alone."""
 
-        return write
+        def write(pathOrValid: Any = None) -> None:
+            if not self._updating and self.parameters is not None:
+                setattr(self.parameters, parameter, edit.currentPath)
+
+        edit.currentPathChanged.connect(write)
+        edit.validInputChanged.connect(write)
 
     # The parameter node
 
@@ -155,9 +158,9 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parameters is None or self.parameters.parameterNode is not parameters.parameterNode:
             self._setParameterNode(parameters)
         if self.parameters.volume is None:
-            self.parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self.parameters.volume = _firstListed("vtkMRMLScalarVolumeNode")
         if self.parameters.labels is None:
-            self.parameters.labels = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+            self.parameters.labels = _firstListed("vtkMRMLSegmentationNode")
 
     def _setParameterNode(self, parameters: Any) -> None:
         if self.parameters is not None:
@@ -256,8 +259,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _listSegments(self) -> None:
         segments = segmentsOf(self.parameters.labels)
-        skipped = self.parameters.skippedSegments
-        listed, checked = self.ui.segmentsList, [i not in skipped for i, _name in segments]
+        chosen = chosenSegments(self.parameters)
+        listed, checked = self.ui.segmentsList, [i in chosen for i, _name in segments]
         if segments != self._listed:
             self._listed = segments
             listed.clear()
@@ -273,14 +276,13 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         states = [self.ui.segmentsList.item(row).checkState() for row in range(len(self._listed))]
         skipped = [i for (i, _name), state in zip(self._listed, states, strict=True) if state != qt.Qt.Checked]
-        elsewhere = [i for i in self.parameters.skippedSegments if i not in dict(self._listed)]
-        self.parameters.skippedSegments = elsewhere + skipped
+        skipSegments(self.parameters, skipped)
 
     def _onAllSegments(self, clicked: Any = None) -> None:
-        self.parameters.skippedSegments = []
+        skipSegments(self.parameters, [])
 
     def _onNoSegments(self, clicked: Any = None) -> None:
-        self.parameters.skippedSegments = [i for i, _name in self._listed]
+        skipSegments(self.parameters, [i for i, _name in self._listed])
 
     def _onMethodChosen(self, indexOrText: Any = None) -> None:
         if not self._updating and self.parameters is not None:
@@ -450,11 +452,28 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _start(self, makeTask: Callable[[Tell], Task], onDone: Callable[[Any], None], ifCancelled: str = "") -> None:
         if self.task is None and self._ready(ensureDependencies):
+            self._completeProfileNames()
             self.jobs.start(makeTask, onDone, ifCancelled or _("Cancelled. Nothing was kept."))
+
+    def _completeProfileNames(self) -> None:
+        """Show the files that typed names stand for."""
+        self.parameters.profile = profileFile(self.parameters.profile)
+        self.parameters.fitProfile = profileFile(self.parameters.fitProfile)
+
+    def _rememberPaths(self) -> None:
+        """Offer the paths again in the lists of their fields, which show others while the lists change."""
+        self._updating = True
+        try:
+            for name in PATHS:
+                if name not in SECRETS:
+                    getattr(self.ui, name).addCurrentPathToHistory()
+        finally:
+            self._updating = False
 
     def _onJobChanged(self) -> None:
         if self.task is not None:
             self.timer.start()
+            self._rememberPaths()
         if self.parameters is not None:
             self._enableButtons()
 
@@ -470,6 +489,10 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.jobs.cancel()
 
     def _onTimer(self) -> None:
+        if self.parameters is None:  # the scene is being closed
+            return
+        if self.previewer.busy or (self.task is not None and self.task.inThread):
+            time.sleep(BREATH_S)
         self.previewer.poll()
         self.jobs.advance()
         if self.task is None and not self.ui.previewButton.checked:
@@ -506,15 +529,15 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onSceneStartClose(self, caller: Any, event: Any) -> None:
         self.previewer.stop(sceneIsClosing=True)
         self.ui.previewButton.checked = False
-        self.jobs.cancel()
+        if self.task is not None and self.task.ofScene:
+            self.jobs.cancel()
         self._setParameterNode(None)
 
     def _onSceneEndClose(self, caller: Any, event: Any) -> None:
         self._initializeParameterNode()
 
-    def _onSceneStartSave(self, caller: Any, event: Any) -> None:
-        """The preview is not part of the scene that is saved."""
-        self.previewer.stop()
 
-    def _onSceneEndSave(self, caller: Any, event: Any) -> None:
-        self._updatePreview()
+def _firstListed(className: str) -> Any:
+    """The first node of a class that the panel's selectors list; None if there is none."""
+    nodes = slicer.util.getNodesByClass(className)
+    return next((n for n in nodes if not n.GetHideFromEditors() and not any(n.IsA(name) for name in NO_IMAGES)), None)

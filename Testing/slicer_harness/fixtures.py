@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -138,6 +139,20 @@ def a_transform(matrix: np.ndarray, *nodes: Any) -> Any:
     return node
 
 
+def surfaces_only(segmentation: Any) -> None:
+    """Leave a segmentation nothing but closed surfaces, as structures read from DICOM have."""
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    segmentation.GetSegmentation().RemoveRepresentation("Binary labelmap")
+
+
+def node_ids() -> set[str]:
+    """Every node of the scene."""
+    import slicer
+
+    return {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
+
+
 def segment_id(segmentation: Any, name: str) -> str:
     from MedProtectSlicer.nodes import segmentsOf
 
@@ -161,3 +176,8 @@ def wait(until: Any, seconds: float = 90.0) -> None:
         assert time.monotonic() < end, "it did not come to an end"
         slicer.app.processEvents()
         time.sleep(0.002)
+
+
+def idle(seconds: float) -> None:
+    """Idle as Slicer's event loop does: in C++, without letting go of Python's lock. No thread of Python gets on meanwhile."""
+    ctypes.PyDLL(None).usleep(round(1e6 * seconds))  # unlike CDLL it keeps the lock during a call

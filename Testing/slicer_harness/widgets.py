@@ -5,10 +5,12 @@ Each has only members of the real class (members.json, checked by a test), so th
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, ClassVar
 
-from PySide6.QtCore import Property, Qt, Signal
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLineEdit, QSlider, QToolButton, QWidget
+from PySide6.QtCore import Property, QRegularExpression, Qt, Signal
+from PySide6.QtGui import QRegularExpressionValidator
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSlider, QToolButton, QWidget
 
 
 class qMRMLWidget(QWidget):
@@ -241,33 +243,71 @@ class ctkSliderWidget(QWidget):
 
 
 class ctkPathLineEdit(QWidget):
-    """A path that can be typed."""
+    """A path that can be typed or taken from a list. It tells only of paths that its name filters allow, and never of an empty one."""
 
     currentPathChanged = Signal(str)
+    validInputChanged = Signal(bool)
+    _settings: ClassVar[dict[str, list[str]]] = {}  # the real one keeps its lists in the application's settings
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._filters, self._names, self._key = 0, [], ""
-        self._edit, button = QLineEdit(self), QToolButton(self)
+        self._names, self._key, self._valid = [], "", False
+        self._box, button = QComboBox(self), QToolButton(self)
+        self._box.setEditable(True)
+        self._box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self._edit = self._box.lineEdit()
+        self._validator = QRegularExpressionValidator(self._edit)
+        self._set_names([])
+        self._edit.setValidator(self._validator)
         button.setText("…")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._edit)
+        layout.addWidget(self._box, 1)
         layout.addWidget(button)
-        self._edit.textChanged.connect(self.currentPathChanged)
+        self._edit.textChanged.connect(self._tell)
+
+    def _tell(self, text: str) -> None:
+        was, self._valid = self._valid, self._edit.hasAcceptableInput()
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != was:
+            self.validInputChanged.emit(self._valid)
+
+    def _path(self) -> str:
+        return str(self._edit.property("text"))
 
     def _set_path(self, path: str) -> None:
         self._edit.setText(path)
 
     def _set_names(self, names: list[str]) -> None:
         self._names = list(names)
+        extensions = re.findall(r"\*\.(\w+)", " ".join(self._names))
+        self._validator.setRegularExpression(QRegularExpression("|".join(rf".*\.{e}" for e in extensions) or ".+"))
 
     def _set_key(self, key: str) -> None:
         self._key = key
+        self.retrieveHistory()
 
-    def addCurrentPathToHistory(self) -> None: ...
+    def retrieveHistory(self) -> None:
+        """Fill the list; an empty field then shows the path that was used last."""
+        path, was = self._path(), self.blockSignals(True)
+        self._box.clear()
+        self._box.addItems(self._settings.get(self._key, []))
+        if path:
+            self._set_path(path)
+        self.blockSignals(was)
 
-    currentPath = Property(str, lambda self: self._edit.property("text"), _set_path)
+    def addCurrentPathToHistory(self) -> None:
+        path = self._path()
+        if not path:
+            return
+        self._settings[self._key] = [path, *(p for p in self._settings.get(self._key, []) if p != path)]
+        if (known := self._box.findText(path)) >= 0:
+            self._box.removeItem(known)
+        self._box.insertItem(0, path)
+        self._box.setCurrentIndex(0)
+
+    currentPath = Property(str, _path, _set_path)
     nameFilters = Property("QStringList", lambda self: self._names, _set_names)
     settingKey = Property(str, lambda self: self._key, _set_key)
 

@@ -14,7 +14,7 @@ require_harness()
 import slicer
 
 from MedProtectLib import read_labels
-from MedProtectSlicer.parameters import FitOn
+from MedProtectSlicer.parameters import FitOn, skipSegments
 from slicer_harness.fixtures import a_transform, finish, segment_id, wait
 
 
@@ -76,7 +76,7 @@ def two_segments(widget) -> list[str]:
 def test_fit_takes_the_checked_segments(a_widget, asked, skipped):
     ids = two_segments(a_widget)
     names = [a_widget.parameters.labels.GetSegmentation().GetSegment(i).GetName() for i in ids]
-    a_widget.parameters.skippedSegments = [] if skipped is None else [ids[skipped]]
+    skipSegments(a_widget.parameters, [] if skipped is None else [ids[skipped]])
     a_widget.ui.fitProfilePath.currentPath = "own.medprotect"
     a_widget.ui.fitButton.click()
     assert finish(a_widget).startswith("Fitted")
@@ -91,19 +91,20 @@ def test_a_folder_is_fitted_with_segments_of_the_checked_names(a_widget, asked, 
     a_widget.ui.fitButton.click()
     finish(a_widget)
     assert "--segments" not in asked.read_text().splitlines(), "all are checked"
-    parameters.skippedSegments = ids[:1]
+    skipSegments(parameters, ids[:1])
     a_widget.ui.fitButton.click()
     finish(a_widget)
     words = asked.read_text().splitlines()
     assert words[words.index("--segments") + 1] == "the right half"
-    parameters.skippedSegments = ids
+    skipSegments(parameters, ids)
     a_widget.ui.fitButton.click()
     assert a_widget.ui.statusLabel.text.startswith("No segment is chosen.")
 
 
 def test_all_volumes_of_the_scene_are_fitted_with_all_segments(a_widget, asked, tmp_path):
     ids, parameters = two_segments(a_widget), a_widget.parameters
-    parameters.fitOn, parameters.fitProfile, parameters.skippedSegments = FitOn.SCENE, "own.medprotect", ids[:1]
+    parameters.fitOn, parameters.fitProfile = FitOn.SCENE, "own.medprotect"
+    skipSegments(parameters, ids[:1])
     assert "all segments" in parameters.fitOn.label()
     a_widget.ui.fitButton.click()
     finish(a_widget)

@@ -25,7 +25,7 @@ from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
 from MedProtectSlicer.nodes import segmentsOf, volumeOf
 from MedProtectSlicer.words import inModuleWords
-from slicer_harness.fixtures import SAMPLE, a_transform, load_segmentation, load_volume, segment_id
+from slicer_harness.fixtures import SAMPLE, a_transform, load_segmentation, load_volume, node_ids, segment_id, surfaces_only
 
 ROOT = Path(__file__).parents[3]
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -196,12 +196,29 @@ def test_segments_that_share_a_layer(a_ct):
 def test_surface_only_segmentation_is_left_as_it_was(a_phantom):
     volume, segmentation = a_phantom
     before = classes_of(case_of(volume, segmentation)) > 0
-    segmentation.CreateClosedSurfaceRepresentation()
-    segmentation.GetSegmentation().SetSourceRepresentationName("Closed surface")
-    segmentation.GetSegmentation().RemoveRepresentation("Binary labelmap")
+    surfaces_only(segmentation)
     found = classes_of(case_of(volume, segmentation)) > 0
     assert np.count_nonzero(found & before) > 0.8 * np.count_nonzero(before)
     assert not segmentation.GetSegmentation().ContainsRepresentation("Binary labelmap")
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_converting_surfaces_is_seen_by_nobody(a_phantom, moved):
+    """Neither observers of the segmentation nor the scene: the panel would answer with the next conversion."""
+    volume, segmentation = a_phantom
+    if moved:
+        matrix = np.eye(4)
+        matrix[0, 3] = 3.0
+        a_transform(matrix, segmentation)
+    before = classes_of(case_of(volume, segmentation)) > 0
+    surfaces_only(segmentation)
+    nodes, told = node_ids(), []
+    for name in ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified"):
+        segmentation.GetSegmentation().AddObserver(getattr(slicer.vtkSegmentation, name), lambda *_, name=name: told.append(name))
+    found = classes_of(case_of(volume, segmentation)) > 0
+    assert np.count_nonzero(found & before) > 0.8 * np.count_nonzero(before)
+    assert told == []
+    assert node_ids() == nodes
 
 
 def test_label_map_volume(a_phantom):

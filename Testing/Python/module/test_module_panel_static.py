@@ -57,7 +57,7 @@ def test_bound_parameters_exist_and_are_bound_once():
 
 
 def test_every_parameter_has_a_control():
-    by_hand = {"skippedSegments", "method", *PATHS.values()}
+    by_hand = {"skippedIn", "skippedSegments", "method", *PATHS.values()}
     assert set(MedProtectParameterNode.allParameters) == set(bound_parameters()) | by_hand
     assert {name for name, kind in WIDGETS.items() if kind == "ctkPathLineEdit"} == set(PATHS)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -20,16 +22,18 @@ require_harness()
 import qt
 import slicer
 
-from MedProtectLib import MedProtectError
-from MedProtectSlicer import child
+from MedProtectLib import MedProtectError, read_volume
+from MedProtectSlicer import child, logic, previewer
 from MedProtectSlicer.formats import ExportFormat
-from MedProtectSlicer.overlay import ATTRIBUTE
+from MedProtectSlicer.overlay import ATTRIBUTE, viewAlong
 from MedProtectSlicer.parameters import FitOn, Modality, Strength, Window, chosenSegments, settingsOf
 from MedProtectSlicer.selftest import phantom
-from slicer_harness.fixtures import STUCK, finish, show, wait
+from MedProtectSlicer.widget import PATHS, POLL_MS
+from slicer_harness.fixtures import STUCK, a_transform, finish, idle, new_panel, node_ids, show, surfaces_only, wait
 
 MIDDLE = 6
 LONGEST_BLOCK_S = 0.1
+LONGEST_TICK_S = 0.025
 
 
 def red() -> object:
@@ -45,10 +49,6 @@ def layers() -> list[tuple]:
         (c.GetBackgroundVolumeID(), c.GetForegroundVolumeID(), c.GetForegroundOpacity(), c.GetLabelVolumeID(), c.GetLabelOpacity())
         for c in composites()
     ]  # fmt: skip
-
-
-def node_ids() -> set[str]:
-    return {slicer.mrmlScene.GetNthNode(i).GetID() for i in range(slicer.mrmlScene.GetNumberOfNodes())}
 
 
 def preview_nodes() -> list:
@@ -79,6 +79,18 @@ def test_the_panel_starts_with_what_the_scene_has(a_widget):
     assert ui.applyButton.enabled
     assert not ui.cancelButton.enabled
     assert not ui.progressBar.visible
+
+
+def test_the_panel_starts_with_nodes_that_its_selectors_list(a_scene):
+    slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="labels")
+    hidden = slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.int16), name="hidden")
+    hidden.SetHideFromEditors(True)
+    volume, segmentation = phantom()
+    panel = new_panel()
+    assert panel.ui.volumeSelector.currentNode() is panel.parameters.volume is volume
+    assert panel.ui.labelsSelector.currentNode() is panel.parameters.labels is segmentation
+    assert panel.ui.applyButton.enabled
+    panel.cleanup()
 
 
 def test_the_selectors_list_images_and_labels_only(a_widget):
@@ -155,6 +167,47 @@ def test_every_control_writes_its_parameter_and_shows_it(a_widget, control, valu
     assert getattr(widget, attribute) != value
 
 
+@pytest.mark.parametrize(("control", "parameter"), PATHS.items())
+def test_an_emptied_path_is_used_no_more(a_widget, control, parameter):
+    edit = getattr(a_widget.ui, control)
+    for path in ("one.medprotect", "", "two.medprotect", "two"):
+        edit.currentPath = path
+        assert getattr(a_widget.parameters, parameter) == path
+        a_widget.ui.seedSpinBox.value += 1
+        assert edit.currentPath == path
+
+
+def test_a_profile_is_named_without_its_extension(a_widget, stuck_child, tmp_path):
+    ui = a_widget.ui
+    ui.profilePath.currentPath = str(tmp_path / "site")
+    assert settingsOf(a_widget.parameters).profile == str(tmp_path / "site.medprotect")
+    ui.fitProfilePath.currentPath = str(tmp_path / "own")
+    ui.fitButton.click()
+    assert ui.fitProfilePath.currentPath == str(tmp_path / "own.medprotect")
+    assert ui.profilePath.currentPath == str(tmp_path / "site.medprotect")
+    wait(lambda: isinstance(a_widget.task._waiting, child.Child))
+    assert str(tmp_path / "own.medprotect") in a_widget.task._waiting._process.args
+
+
+@of_stand_ins("settings that may be written to")
+def test_used_paths_are_offered_again_except_secrets(a_widget, stuck_child, monkeypatch):
+    monkeypatch.setattr(type(a_widget.ui.profilePath), "_settings", {})
+    for control in PATHS:
+        getattr(a_widget.ui, control).currentPath = f"{control}.medprotect"
+    a_widget.ui.restoreButton.click()
+    assert a_widget.task is not None
+    remembered = a_widget.ui.profilePath._settings
+    assert sorted(path for paths in remembered.values() for path in paths) == sorted(
+        f"{control}.medprotect" for control in PATHS if control not in ("keyFilePath", "vaultFolderPath")
+    )
+    for control, parameter in PATHS.items():
+        assert getattr(a_widget.parameters, parameter) == getattr(a_widget.ui, control).currentPath == f"{control}.medprotect"
+    slicer.mrmlScene.Clear(False)
+    later = new_panel()
+    assert {getattr(later.ui, control).currentPath for control in PATHS} == {""}
+    later.cleanup()
+
+
 def test_segments_are_chosen_one_by_one_or_all_at_once(a_widget):
     ui, parameters = a_widget.ui, a_widget.parameters
     parameters.labels.GetSegmentation().AddEmptySegment("second", "second")
@@ -222,6 +275,27 @@ def test_a_saved_scene_restores_the_panel(a_widget):
     node = slicer.mrmlScene.GetSingletonNode("MedProtect", "vtkMRMLScriptedModuleNode")
     assert (node.GetParameter("targetPSNR"), node.GetParameter("window")) == ("44.0", "CT_BONE")
     assert node.GetNodeReference("volume").GetName() == "Phantom"
+
+
+def test_unchecked_segments_are_those_of_one_segmentation(a_widget):
+    """Two segmentations may well have segments of the same ids; label maps nearly always do."""
+    ui, parameters = a_widget.ui, a_widget.parameters
+    first, second = parameters.labels, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other patient")
+    for segmentation in (first, second):
+        for name in ("lesion", "organ"):
+            segmentation.GetSegmentation().AddEmptySegment(name, name)
+    ui.segmentsList.item(1).setCheckState(qt.Qt.Unchecked)
+    assert "lesion" not in chosenSegments(parameters)
+    ui.labelsSelector.setCurrentNode(second)
+    assert chosenSegments(parameters) == ["lesion", "organ"]
+    assert ui.segmentsList.item(0).checkState() == qt.Qt.Checked
+    ui.labelsSelector.setCurrentNode(first)
+    assert "lesion" not in chosenSegments(parameters)
+    ui.labelsSelector.setCurrentNode(second)
+    ui.segmentsList.item(1).setCheckState(qt.Qt.Unchecked)
+    assert chosenSegments(parameters) == ["lesion"]
+    ui.labelsSelector.setCurrentNode(first)
+    assert "lesion" in chosenSegments(parameters)
 
 
 def test_segments_are_all_chosen_until_unchecked(a_widget):
@@ -299,8 +373,6 @@ def test_components_are_hidden_by_their_colours(a_widget):
 def test_preview_under_a_transform_and_on_other_settings(a_widget):
     matrix = np.eye(4)
     matrix[2, 3] = 30.0
-    from slicer_harness.fixtures import a_transform
-
     transform = a_transform(matrix, a_widget.parameters.volume, a_widget.parameters.labels)
     red().SetSliceOffset(3.0 * MIDDLE + 30.0)
     a_widget.ui.previewButton.click()
@@ -316,16 +388,67 @@ def test_preview_under_a_transform_and_on_other_settings(a_widget):
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slices {MIDDLE - 1} to {MIDDLE + 1}\n")
 
 
-def test_leaving_the_module_and_saving_end_the_preview(a_widget):
+def test_leaving_the_module_ends_the_preview(a_widget):
     nodes, shown = node_ids(), layers()
     preview(a_widget)
-    slicer.mrmlScene.StartState(slicer.mrmlScene.SaveState)
-    assert preview_nodes() == []
-    slicer.mrmlScene.EndState(slicer.mrmlScene.SaveState)
-    wait(lambda: not a_widget.previewer.busy)
     assert preview_nodes()
     a_widget.exit()
     assert (layers(), node_ids()) == (shown, nodes)
+
+
+@pytest.mark.parametrize("kind", ["mrml", "mrb"])
+@pytest.mark.parametrize("on", [True, False])
+def test_what_a_saved_scene_has_of_the_preview(a_widget, tmp_path, kind, on):
+    """Never its images; and the layers of the views as they were if it was switched off before."""
+    fusion = slicer.util.addVolumeFromArray(np.ones((20, 40, 48), np.int16), name="fusion")
+    for composite in composites():
+        composite.SetForegroundVolumeID(fusion.GetID())
+    preview(a_widget)
+    if not on:
+        a_widget.ui.previewButton.click()
+    text = saved_scene(tmp_path / f"saved.{kind}")
+    assert "fusion" in text
+    assert "MedProtect preview" not in text
+    views = re.findall(r'<SliceComposite\s[^>]*references="([^"]*)"', text)
+    assert len(views) == 3
+    assert on or all(f"foregroundVolume:{fusion.GetID()};" in view and "labelVolume:" not in view for view in views)
+
+
+def saved_scene(path: Path) -> str:
+    """The scene's own file after saving it as the application does."""
+    if path.suffix == ".mrml":
+        assert slicer.mrmlScene.Commit(str(path))
+        return path.read_text(encoding="utf-8")
+    assert slicer.mrmlScene.WriteToMRB(str(path))
+    with ZipFile(path) as bundle:
+        return bundle.read(next(name for name in bundle.namelist() if name.endswith(".mrml"))).decode()
+
+
+def test_the_preview_follows_the_view_along_a_turned_volume(a_widget):
+    volume = a_widget.parameters.volume
+    turn = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], float)  # its slices become coronal
+    a_transform(turn, volume, a_widget.parameters.labels)
+    green = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeGreen")
+    assert viewAlong(volume) is green
+    green.SetSliceOffset(-3.0 * MIDDLE)
+    a_widget.ui.previewButton.click()
+    wait(lambda: not a_widget.previewer.busy)
+    assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
+
+
+def test_preview_and_apply_on_surfaces(a_widget, monkeypatch):
+    """Converting them to voxels happens once, and does not call for the next preview."""
+    surfaces_only(a_widget.parameters.labels)
+    taken, take = [], previewer.caseOf
+    monkeypatch.setattr(previewer, "caseOf", lambda *nodes: taken.append(nodes) or take(*nodes))
+    preview(a_widget)
+    assert "PSNR" in a_widget.ui.previewStatisticsLabel.text
+    red().SetSliceOffset(3.0 * (MIDDLE + 1))
+    wait(lambda: not a_widget.previewer.busy)
+    assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE + 1}\n")
+    a_widget.ui.applyButton.click()
+    assert len(taken) == 1
+    assert finish(a_widget).startswith("Done: ")
 
 
 def test_preview_of_what_cannot_be_protected(a_widget):
@@ -519,6 +642,34 @@ def test_a_job_never_blocks_the_panel(a_widget, tmp_path, job):
     pytest.fail(f"the GUI thread was blocked for {min(blocks):.3f} s")
 
 
+def often_without_lock(*_arguments) -> None:
+    """Work that lets go of Python's lock again and again, as calls of numpy and torch do, and needs it back every time."""
+    for _ in range(100):
+        time.sleep(0.0005)
+    raise MedProtectError("done")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="usleep")
+@pytest.mark.parametrize("what", ["preview", "job"])
+def test_threads_get_on_although_the_event_loop_holds_pythons_lock(a_widget, monkeypatch, what):
+    if what == "preview":
+        monkeypatch.setattr(previewer, "_slab", often_without_lock)
+        red().SetSliceOffset(3.0 * MIDDLE)
+        a_widget.ui.previewButton.click()
+    else:
+        monkeypatch.setattr(logic, "_stage", often_without_lock)
+        a_widget.ui.applyButton.click()
+    ticks = []
+    while a_widget.task is not None or a_widget.previewer.busy:
+        idle(POLL_MS / 1000)
+        began = time.perf_counter()
+        a_widget._onTimer()
+        ticks.append(time.perf_counter() - began)
+    assert "done" in (a_widget.ui.previewStatisticsLabel.text, a_widget.ui.statusLabel.text)
+    assert len(ticks) < 50, "without a break at every tick it gets the lock once a tick"
+    assert sorted(ticks)[len(ticks) // 2] < LONGEST_TICK_S
+
+
 def test_closing_the_scene_in_the_middle_of_it_all(a_widget, stuck_child):
     preview(a_widget)
     a_widget.ui.applyButton.click()
@@ -537,6 +688,30 @@ def test_closing_the_scene_in_the_middle_of_it_all(a_widget, stuck_child):
     assert a_widget.ui.volumeSelector.currentNode() is volume
     preview(a_widget)
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
+
+
+def test_closing_the_scene_ends_no_job_that_can_do_without(a_widget, stuck_child, tmp_path):
+    a_widget.ui.auditFolderPath.currentPath, a_widget.ui.auditOutputPath.currentPath = str(tmp_path), str(tmp_path / "audit")
+    a_widget.ui.auditButton.click()
+    task = a_widget.task
+    wait(lambda: isinstance(task._waiting, child.Child))
+    slicer.mrmlScene.Clear(False)
+    assert a_widget.task is task
+    assert not task.cancelled
+    assert a_widget.ui.cancelButton.enabled
+    a_widget.ui.cancelButton.click()
+    assert finish(a_widget).startswith("Cancelled")
+
+
+def test_an_export_outlives_its_scene(a_widget, tmp_path):
+    ui, volume = a_widget.ui, a_widget.parameters.volume
+    expected = slicer.util.arrayFromVolume(a_widget.logic.protect(volume, a_widget.parameters.labels).volume).copy()
+    ui.exportFolderPath.currentPath, ui.privateFolderPath.currentPath = str(tmp_path / "share"), str(tmp_path / "own")
+    ui.exportButton.click()
+    del volume
+    slicer.mrmlScene.Clear(False)
+    assert finish(a_widget).startswith("Written: ")
+    assert np.array_equal(read_volume(tmp_path / "share" / "Phantom_protected.nrrd").array, expected)
 
 
 def test_removing_the_volume_ends_its_preview(a_widget):
