@@ -60,6 +60,8 @@ def grab(panel: Any, name: str) -> None:
 
 def main() -> None:
     application = install()
+    from MedProtectSlicer.parameters import skipSegments
+
     volume, segmentation = load_volume(SAMPLE / "ct.nii.gz", "CT"), load_segmentation(SAMPLE / "labels.seg.nrrd", "Organs")
     volume.GetDisplayNode().SetAutoWindowLevel(False)
     volume.GetDisplayNode().SetWindowLevel(400.0, 40.0)
@@ -71,7 +73,7 @@ def main() -> None:
     panel.parent.resize(460, 960)
     panel.parent.show()
     liver = segment_id(segmentation, "liver")
-    panel.parameters.skippedSegments = [i for i in segmentation.GetSegmentation().GetSegmentIDs() if i != liver]
+    skipSegments(panel.parameters, [i for i in segmentation.GetSegmentation().GetSegmentIDs() if i != liver])
     red = application.views["Red"]
     red.SetSliceOffset(volume.GetOrigin()[2] + LIVER_SLICE * volume.GetSpacing()[2])
     before = picture(red)
