@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.fitting.gradient_noise import descend, mean_gradient, projected_step
+from MedProtectLib.fitting.gradient_noise import descend, frozen, mean_gradient, projected_step
+from MedProtectLib.fitting.surrogates import surrogate_for
 from MedProtectLib.methods.ar import AR, answer, autoregress, draw_fields, search_weights, usable
 from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, Purpose
+from MedProtectLib.methods.gradient import TILE, Scene
 from MedProtectLib.methods.lsp import LSP
-from MedProtectLib.methods.salm import top_fraction
+from MedProtectLib.methods.salm import SALM, top_fraction
 from MedProtectLib.methods.tap import TAP, shifted, starts
 from MedProtectLib.methods.voxshield import inter_slice_term
 from MedProtectLib.methods.weave import Weave
+from MedProtectLib.progress import ignore
 from MedProtectLib.regions import Box
 
 FINE = 0.5
@@ -165,6 +168,22 @@ def test_the_top_fraction_holds_the_largest() -> None:
     assert np.array_equal(top_fraction(size, allowed, 1.0), allowed)
     assert top_fraction(size, allowed, 1e-6).sum() == 1
     assert not top_fraction(size, np.zeros_like(allowed), 0.5).any()
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_voxels_of_narrow_tiles_rank_as_in_one_tile(dimension: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two voxels more than a tile: the loss of a strip would be a mean over few voxels, and its gradients many times larger."""
+    salm = SALM(Purpose(dimension, classes=(1,)), {})
+    torch.manual_seed(0)
+    salm.networks = [frozen(surrogate_for(salm.purpose))]
+    shape = (1, 34, 34) if dimension == 2 else (18, 18, 20)
+    classes = np.ones(shape, np.uint8)
+    classes[:, 10:20, 10:20] = 0
+    scene = Scene(np.random.default_rng(0).random((1, *shape), np.float32), classes, np.ones(shape, bool))
+    whole = salm.gradient_size(scene, ignore)
+    monkeypatch.setitem(TILE, dimension, (1, 32, 32) if dimension == 2 else (16, 16, 16))
+    in_tiles = salm.gradient_size(scene, ignore)
+    assert np.array_equal(top_fraction(whole, scene.touched, 0.2), top_fraction(in_tiles, scene.touched, 0.2))
 
 
 def test_the_inter_slice_term_follows_its_formula() -> None:
