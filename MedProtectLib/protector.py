@@ -253,7 +253,7 @@ class Protector:
         labels, resampled = on_grid_of(volume.geometry, labels)
         notices += resampled
         check_task(method, labels)
-        classes = labels.classes(method.purpose.classes or None)
+        classes = labels.classes(method.purpose.classes or None, method.purpose.values)
         regions = find_regions(classes > 0, method.half_width, method.planar, find_padding(volume), method.whole_image)
         windows = choose_windows(volume, regions, self.modality or profile.modality, self.window or profile.window)
         levels: tuple[Levels, ...] = ()
