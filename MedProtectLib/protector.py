@@ -431,12 +431,6 @@ def check_bound(bound: float | None) -> None:
         raise UsageError(f"bound {bound:g}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
 
 
-def check_regions(regions: Regions, volume: Volume) -> None:
-    """Raises MedProtectError where a part of an image has nothing that may change."""
-    if not regions.touched.any():
-        raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
-
-
 def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: Volume) -> tuple[str, ...]:
     """A warning when the bound spans fewer than two stored levels.
 
@@ -456,6 +450,12 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
             f"Allow {LEVELS_ADVISED * needed:.2g}/255, or protect a version of the image with more levels.",
         )
     return ()
+
+
+def check_regions(regions: Regions, volume: Volume) -> None:
+    """Raises MedProtectError where a part of an image has nothing that may change."""
+    if not regions.touched.any():
+        raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
 
 
 def public_warning(profile: Profile) -> tuple[str, ...]:
