@@ -126,6 +126,14 @@ def find_padding(volume: Volume) -> np.ndarray | None:
     return at_floor if declared or np.count_nonzero(at_floor) >= FLOOR_SHARE * at_floor.size else None
 
 
+def regions_of_parts(volume: Volume, regions: Regions) -> tuple[Regions, ...]:
+    """Where every part of an image may change: the regions but for what is padding in this part."""
+    if not volume.channel_types:
+        return (regions,)
+    found = [find_padding(part) for part in volume.parts()]
+    return tuple(regions if padding is None else regions.without(padding) for padding in found)
+
+
 def _is_picture(volume: Volume) -> bool:
     return volume.geometry.dimension == 2
 

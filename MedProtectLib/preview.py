@@ -70,11 +70,11 @@ class Preview:
     def _protected_slab(self, slices: slice, inside: slice, original: Volume, touched: int) -> SlabPreview:
         plan = self.plan
         in_volume = regions_of(plan.regions, inside)
-        in_slab = replace(in_volume, box=within(in_volume.box, (slices, slice(0, None), slice(0, None))))
+        in_slab, *of_parts = (_of_slab(regions_of(each, inside), slices) for each in (plan.regions, *plan.part_regions))
         parts = self._parts(in_volume)
         if not any(component.values.any() for part in parts for component in part.values()):
             return SlabPreview(slices, original, original, None, None)
-        slab_plan = replace(plan, regions=in_slab)
+        slab_plan = replace(plan, regions=in_slab, part_regions=tuple(of_parts))
         share = (self.volume.geometry.shape[0] / original.geometry.shape[0]) * (touched / int(self._touched.sum()))
         counts = self.protector.quantise(parts, original, slab_plan, share)
         protected = apply_counts(original, in_slab, counts, plan.levels)
@@ -112,6 +112,11 @@ def slab_of(volume: Volume, slices: slice) -> Volume:
     size = (geometry.size[0], geometry.size[1], slices.stop - slices.start)
     placed = Geometry(size, geometry.spacing, (x, y, z), geometry.direction, geometry.dimension)
     return replace(volume, array=volume.array[slices], geometry=placed, source=None)
+
+
+def _of_slab(regions: Regions, slices: slice) -> Regions:
+    """Regions as numbered in a slab of the volume."""
+    return replace(regions, box=within(regions.box, (slices, slice(0, None), slice(0, None))))
 
 
 def regions_of(regions: Regions, slices: slice) -> Regions:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError, memory_told
-from MedProtectLib.levels import Levels, find_levels, find_padding
+from MedProtectLib.levels import Levels, find_levels, find_padding, regions_of_parts
 from MedProtectLib.methods import Case, Component, Method, method_class
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT
 from MedProtectLib.profile import LARGEST_BOUND, Profile, shipped_profile
@@ -113,13 +113,17 @@ class Protection:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided about one volume before it is perturbed. ``classes``: label classes (k, j, i) on the volume's grid."""
+    """What is decided about one volume before it is perturbed.
+
+    ``classes``: label classes (k, j, i) on the volume's grid. ``part_regions``: where each of the image's parts may change.
+    """
 
     profile: Profile = field(repr=False)
     method: Method = field(repr=False)
     bound: float
     classes: np.ndarray = field(repr=False)
     regions: Regions = field(repr=False)
+    part_regions: tuple[Regions, ...] = field(repr=False)
     windows: tuple[IntensityWindow, ...]
     levels: tuple[Levels, ...]
     notices: tuple[str, ...]
@@ -255,19 +259,21 @@ class Protector:
         labels, resampled = on_grid_of(volume.geometry, labels)
         notices += resampled
         check_task(method, labels)
-        classes = labels.classes(method.purpose.classes or None)
+        classes = labels.classes(method.purpose.classes or None, method.purpose.values)
         regions = find_regions(classes > 0, method.half_width, method.planar, find_padding(volume), method.whole_image)
         windows = choose_windows(volume, regions, self.modality or profile.modality, self.window or profile.window)
+        part_regions = regions_of_parts(volume, regions)
         levels: tuple[Levels, ...] = ()
         warnings: tuple[str, ...] = ()
-        for part, window in zip(volume.parts(), windows, strict=True):
-            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope), regions),)
+        for part, window, own in zip(volume.parts(), windows, part_regions, strict=True):
+            check_regions(own, part)
+            levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope), own),)
             warnings += check_levels(bound, window, levels[-1], part)
             if window.guessed:
                 which = f"{part.name}: " if volume.channel_types else ""
                 found = f"intensity window {window.low:g} to {window.high:g} ({window.rule})"
                 notices += (f"{which}{found}; --modality or --window overrides.",)
-        return Plan(profile, method, bound, classes, regions, windows, levels, notices, warnings + public_warning(profile))
+        return Plan(profile, method, bound, classes, regions, part_regions, windows, levels, notices, warnings + public_warning(profile))
 
     def protect(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Protection:
         """Protect one volume.
@@ -305,15 +311,24 @@ class Protector:
         ``share`` is the part of the target's energy that may be spent here, for a volume that is a slab of a larger one.
         """
         left, counts = list(drawn), []
-        for part, window, levels in zip(volume.parts(), plan.windows, plan.levels, strict=True):
+        for part, window, levels, own in zip(volume.parts(), plan.windows, plan.levels, plan.part_regions, strict=True):
             mine, left = left[: len(part.intensity_channels)], left[len(part.intensity_channels) :]
-            counts.append(self._quantise_part(mine, part, window, levels, plan, share))
+            counts.append(self._quantise_part(mine, part, window, levels, own, plan, share))
         return np.stack(counts, axis=-1) if volume.channel_types else counts[0]
 
     def _quantise_part(
-        self, drawn: Sequence[Mapping[str, Component]], volume: Volume, window: IntensityWindow, levels: Levels, plan: Plan, share: float
+        self,
+        drawn: Sequence[Mapping[str, Component]],
+        volume: Volume,
+        window: IntensityWindow,
+        levels: Levels,
+        regions: Regions,
+        plan: Plan,
+        share: float,
     ) -> np.ndarray:
-        touched, box = plan.regions.touched, plan.regions.box
+        touched, box = regions.touched, regions.box
+        if not touched.any():
+            return np.zeros(touched.shape, np.int32)
         width_in_levels = window.width / (levels.step * abs(volume.slope))
         stored = [volume.channel(c)[box][touched] for c in volume.intensity_channels]
         delta = on_binary_grid(np.stack([np.sum([p.values for p in each.values()], axis=0)[touched] for each in drawn], axis=-1))
@@ -461,6 +476,12 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
             f"Allow {LEVELS_ADVISED * needed:.2g}/255, or protect a version of the image with more levels.",
         )
     return ()
+
+
+def check_regions(regions: Regions, volume: Volume) -> None:
+    """Raises MedProtectError where a part of an image has nothing that may change."""
+    if not regions.touched.any():
+        raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
 
 
 def public_warning(profile: Profile) -> tuple[str, ...]:

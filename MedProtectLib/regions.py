@@ -39,6 +39,12 @@ class Regions:
         """Every voxel of the box that may change."""
         return self.labelled if self.background is None else self.labelled | self.background
 
+    def without(self, voxels: np.ndarray) -> Regions:
+        """The regions but for the voxels of a mask of the image's shape (k, j, i)."""
+        kept = ~voxels[self.box]
+        background = None if self.background is None else self.background & kept
+        return Regions(self.box, self.interior & kept, self.contour & kept, background)
+
     def on_grid(self, part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """A box-sized array laid into zeros of the image's shape (k, j, i), trailing axes kept."""
         whole = np.zeros(shape + part.shape[3:], part.dtype)

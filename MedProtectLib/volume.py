@@ -163,6 +163,11 @@ class Segment:
     value: int
     layer: int = 0
 
+    @property
+    def has_name(self) -> bool:
+        """Whether its file calls it by more than its value."""
+        return self.name != str(self.value)
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -215,25 +220,28 @@ class LabelMap:
             chosen += [s for s in found if s not in chosen]
         return replace(self, segments=tuple(chosen))
 
-    def classes(self, order: Sequence[int | str] | None = None) -> np.ndarray:
+    def classes(self, order: Sequence[int | str] | None = None, values: Sequence[int] = ()) -> np.ndarray:
         """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ...
 
-        A segment's number is its place among the segments, or with ``order`` the place there of its value (an int) or
-        name (a str), so that it means the same in every case. Where segments overlap, the later one wins.
+        A segment's number is its place among the segments, or with ``order`` the place there of its name (a str) or else its
+        value (an int), so that it means the same in every case. ``values`` stand for ``order`` where a segment has no name
+        (:class:`~MedProtectLib.label_classes.Classes`). Where segments overlap, the later one wins.
 
         Raises:
             MedProtectError: a segment does not occur in ``order``.
         """
-        numbers = range(1, len(self.segments) + 1) if order is None else [self._number_in(order, s) for s in self.segments]
+        numbers = range(1, len(self.segments) + 1) if order is None else [self._number_in(order, values, s) for s in self.segments]
         out = np.zeros(self.geometry.shape, np.uint8 if max(numbers, default=0) < 256 else np.uint16)
         for number, segment in zip(numbers, self.segments, strict=True):
             out[self.layers[segment.layer] == segment.value] = number
         return out
 
-    def _number_in(self, order: Sequence[int | str], segment: Segment) -> int:
-        for number, key in enumerate(order, start=1):
-            if key == (segment.value if isinstance(key, int) else segment.name):
-                return number
+    def _number_in(self, order: Sequence[int | str], values: Sequence[int], segment: Segment) -> int:
+        if segment.name in order:
+            return order.index(segment.name) + 1
+        by_value = order if segment.has_name else values or order
+        if segment.value in by_value:
+            return by_value.index(segment.value) + 1
         raise MedProtectError(
             f"{self.name}: the profile does not know the class '{segment.name}', only {', '.join(map(str, order))}. "
             "Leave it out with --segments, or fit a profile on data that has it."

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.levels import regions_of_parts
 from MedProtectLib.regions import Regions, grown, within
 from MedProtectLib.volume import Volume
 
@@ -50,7 +51,8 @@ def choose_windows(
     Raises:
         UsageError, MedProtectError: as for :func:`choose_window`.
     """
-    return tuple(choose_window(part, regions, modality, given) for part in volume.parts())
+    own = [each if each.labelled.any() else regions for each in regions_of_parts(volume, regions)]
+    return tuple(choose_window(part, each, modality, given) for part, each in zip(volume.parts(), own, strict=True))
 
 
 def choose_window(volume: Volume, regions: Regions, modality: str | None = None, given: Sequence[float] | None = None) -> IntensityWindow:

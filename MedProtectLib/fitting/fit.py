@@ -16,6 +16,7 @@ from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
+from MedProtectLib.label_classes import CaseSegments, common_classes
 from MedProtectLib.methods import method_class
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.outputs import private_folder, write_private
@@ -190,10 +191,11 @@ def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = 
     """What the cases are for: their task and classes, and the channels of the first image that can be read.
 
     Raises:
-        MedProtectError: not one case can be read, or a segment that was asked for occurs in none.
+        MedProtectError: not one case can be read, or a segment that was asked for occurs in none; label maps that contradict
+            each other about what a value means.
     """
     stage = Stage("survey", len(cases), report)
-    values: set[int] = set()
+    segments: list[CaseSegments] = []
     names: set[str] = set()
     problem: MedProtectError | None = None
     for number, case in enumerate(cases, start=1):
@@ -205,20 +207,21 @@ def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = 
         if labels.of_whole_image:
             names |= {segment.name for segment in labels.segments}
         else:
-            values |= {segment.value for segment in labels.segments}
+            segments.append((case.name, labels.segments))
         stage.at(number, case.name)
-    if not values and not names:
+    in_segments = common_classes(segments)
+    if not in_segments.keys and not names:
         raise problem or MedProtectError("the cases' label maps are empty: there is nothing to protect.")
     named = sorted(names, key=_in_counting_order)
-    classes: tuple[int | str, ...] = (*sorted(values),) or (*named,)
     method = method_class(options.method)
     return Purpose(
         dimension=options.dimension,
-        task=SEGMENTATION if values else CLASSIFICATION,
+        task=SEGMENTATION if in_segments.keys else CLASSIFICATION,
         scope=options.scope or method.scopes[0],
         half_width=options.half_width if method.uses_contour else 0,
         image_channels=_channels(cases),
-        classes=classes,
+        classes=in_segments.keys or (*named,),
+        values=in_segments.values,
     )
 
 

@@ -152,7 +152,7 @@ def _prepared(
     if joint_channels and len(volume.intensity_channels) != purpose.image_channels:
         raise MedProtectError(f"it has {len(volume.intensity_channels)} channels, the first case has {purpose.image_channels}.")
     labels, _ = on_grid_of(volume.geometry, labels.select(segments))
-    classes = labels.classes(purpose.classes)
+    classes = labels.classes(purpose.classes, purpose.values)
     planar = purpose.dimension == 2
     regions = find_regions(classes > 0, purpose.half_width, planar, find_padding(volume), purpose.scope == "image")
     windows = choose_windows(volume, regions, modality, window)

@@ -89,6 +89,25 @@ def answer(field: np.ndarray, weights: np.ndarray) -> float:
     return float(np.sqrt(np.mean(left**2) / np.mean(field**2)))
 
 
+def products(field: np.ndarray) -> np.ndarray:
+    """Mean products of the nine voxels under a filter on fields (n, j, i), by those of the fields, float64 (9, 9).
+
+    The square of :func:`answer` is f' P f with the filter's taps f and these products P, whatever the filter.
+    """
+    seen = sliding_window_view(field, (ORDER, ORDER), axis=(1, 2)).reshape(-1, ORDER * ORDER)
+    found: np.ndarray = seen.T @ seen / (len(seen) * np.mean(field**2))
+    return found
+
+
+def answers_of(weights: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """What :func:`answer` says of all filters (m, 3, 3) on all processes' :func:`products` (n, 9, 9), float64 (n, m)."""
+    taps = -weights.reshape(-1, ORDER * ORDER)
+    taps[:, -1] = 1.0
+    squares = found.reshape(len(found), -1) @ (taps[:, :, None] * taps[:, None]).reshape(len(taps), -1).T
+    answers: np.ndarray = np.sqrt(np.maximum(squares, 0.0))
+    return answers
+
+
 def usable(fields: np.ndarray) -> np.ndarray:
     """Which fields (n, j, i), transient rows cropped, are finite, bounded and not flat: bool (n,)."""
     within = np.where(np.isfinite(fields), np.abs(fields), np.inf).max(axis=(1, 2)) <= LARGEST_NORM
@@ -127,7 +146,7 @@ def search_weights(sets: int, rng: np.random.Generator) -> np.ndarray:
     """
     wanted = max(SMALLEST_POOL, POOL_PER_SET * sets)
     pool: list[np.ndarray] = []
-    fields: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     for _ in range(DRAWS_PER_POOL_PLACE * wanted):
         weights = rng.standard_normal((ORDER, ORDER))
         weights[2, 2] = 0.0
@@ -135,12 +154,12 @@ def search_weights(sets: int, rng: np.random.Generator) -> np.ndarray:
         trial = draw_fields(TRIAL_FIELDS, weights, rng)
         if usable(trial).all():
             pool.append(weights)
-            fields.append(trial - trial.mean(axis=(1, 2), keepdims=True))
+            found.append(products(trial - trial.mean(axis=(1, 2), keepdims=True)))
         if len(pool) == wanted:
             break
     if len(pool) < sets:
         raise MedProtectError(f"only {len(pool)} of {sets} stable autoregressive processes were found. Try another --seed.")
-    answers = np.array([[answer(field, weights) for weights in pool] for field in fields])
+    answers = answers_of(np.stack(pool), np.stack(found))
     mutual = np.minimum(answers, answers.T)
     chosen = [int(np.argmax(mutual.sum(axis=1)))]
     while len(chosen) < sets:
@@ -157,6 +176,7 @@ class AR(PatternMethod):
     title = "AR: autoregressive patterns"
     source = "Sandoval-Segura et al., NeurIPS 2022, our re-implementation"
     parameters: ClassVar[Mapping[str, Parameter]] = {"rms": RMS}
+    from_places = False
 
     @classmethod
     def draw_fixed(cls, purpose: Purpose, parameters: Mapping[str, float], rng: np.random.Generator) -> np.ndarray:

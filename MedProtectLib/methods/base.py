@@ -31,9 +31,10 @@ class Purpose:
 
     ``dimension``: 2 for pictures and slice by slice, 3 for volumes. ``task``: 'segmentation' or 'classification'.
     ``scope``: where the perturbation may act, the 'regions' around the labelled structures or the whole 'image'.
-    ``half_width``: of the contour band, in voxels. ``image_channels``: of an image. ``classes``: label values or class
-    names in the order of their numbers 1, 2, ..., so that a class has the same number in every case; () where a method
-    does not tell classes apart.
+    ``half_width``: of the contour band, in voxels. ``image_channels``: of an image. ``classes``: names or label
+    values in the order of their numbers 1, 2, ..., so that a class has the same number in every case; () where a method
+    does not tell classes apart. ``values``: what stands for them in label maps without names
+    (:class:`~MedProtectLib.label_classes.Classes`).
     """
 
     dimension: int = 3
@@ -42,6 +43,7 @@ class Purpose:
     half_width: int = HALF_WIDTH
     image_channels: int = 1
     classes: tuple[int | str, ...] = ()
+    values: tuple[int, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -208,10 +210,12 @@ class PurposefulMethod(Method):
         self.chosen = self.checked_parameters(parameters)
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self.purpose) | {"classes": list(self.purpose.classes), "parameters": self.chosen}
+        told = asdict(self.purpose) | {"classes": list(self.purpose.classes), "values": list(self.purpose.values)}
+        return {key: value for key, value in told.items() if value or key != "values"} | {"parameters": self.chosen}
 
     @staticmethod
     def from_settings(settings: Mapping[str, Any]) -> tuple[Purpose, dict[str, float]]:
         """The purpose and the parameters that :meth:`settings` wrote down."""
         fields = {key: value for key, value in settings.items() if key != "parameters"}
-        return Purpose(**fields | {"classes": tuple(settings["classes"])}), dict(settings["parameters"])
+        lists = {"classes": tuple(settings["classes"]), "values": tuple(settings.get("values", ()))}
+        return Purpose(**fields | lists), dict(settings["parameters"])

@@ -98,7 +98,7 @@ class GradientMethod(PurposefulMethod):
         noise = np.zeros_like(scene.image)
 
         def work(core: Span) -> None:
-            image, targets, allowed, inside = self._tile(scene, touched, core)
+            image, targets, allowed, inside = self._tile(scene, touched, core, self._surroundings(core, touched.shape))
             made = self.noise_on(self.networks, image, targets, allowed, epsilon)
             noise[(slice(None), *core)] = self._cut(made, core, inside)
 
@@ -108,11 +108,14 @@ class GradientMethod(PurposefulMethod):
         return [{"noise": Component(np.clip(channel[box], -limit, limit), limit)} for channel in noise]
 
     def gradient_size(self, scene: Scene, report: Report) -> np.ndarray:
-        """Largest gradient of the true targets' loss over the channels, float32 (k, j, i), zero in tiles that may not change."""
+        """Largest gradient of the true targets' loss over the channels, float32 (k, j, i), zero in tiles that may not change.
+
+        The loss is a mean over what a tile sees, which is of one size here, so that gradients of different tiles compare.
+        """
         size = np.zeros(scene.touched.shape, np.float32)
 
         def work(core: Span) -> None:
-            image, targets, _, inside = self._tile(scene, scene.touched, core)
+            image, targets, _, inside = self._tile(scene, scene.touched, core, self._equal_surroundings(core, size.shape))
             gradient = mean_gradient(self.networks, self.loss, image, torch.zeros_like(image), targets)
             size[core] = self._cut(gradient.abs(), core, inside).max(axis=0)
 
@@ -129,17 +132,34 @@ class GradientMethod(PurposefulMethod):
 
     def _cores(self, touched: np.ndarray) -> list[Span]:
         """The tiles that hold a voxel to change."""
-        edges = TILE[self.dimension]
-        if self.purpose.task == CLASSIFICATION:
-            edges = (edges[0] if self.planar else touched.shape[0], *touched.shape[1:])
+        edges = self._edges(touched.shape)
         starts = product(*(range(0, n, edge) for n, edge in zip(touched.shape, edges, strict=True)))
         spans = [tuple(slice(s, min(s + e, n)) for s, e, n in zip(start, edges, touched.shape, strict=True)) for start in starts]
         return [span for span in spans if touched[span].any()]
 
-    def _tile(self, scene: Scene, touched: np.ndarray, core: Span) -> tuple[Tensor, Tensor, Tensor, Span]:
-        """Image, targets and mask of a tile with its surroundings as a batch of one, and where the core lies in it."""
-        margins = (0 if self.planar else AROUND, AROUND, AROUND)
-        near = tuple(slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(core, margins, touched.shape, strict=True))
+    def _edges(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The largest edges (k, j, i) of a tile."""
+        edges = TILE[self.dimension]
+        if self.purpose.task == CLASSIFICATION:
+            return (edges[0] if self.planar else shape[0], *shape[1:])
+        return edges
+
+    @property
+    def _margins(self) -> tuple[int, ...]:
+        return (0 if self.planar else AROUND, AROUND, AROUND)
+
+    def _surroundings(self, core: Span, shape: tuple[int, ...]) -> Span:
+        """The core with its margins, cut at the image's border."""
+        return tuple(slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(core, self._margins, shape, strict=True))
+
+    def _equal_surroundings(self, core: Span, shape: tuple[int, ...]) -> Span:
+        """The core with at least its margins, as large for every tile as for a full one."""
+        sizes = [min(n, edge + 2 * m) for n, edge, m in zip(shape, self._edges(shape), self._margins, strict=True)]
+        starts = [min(s.start, n - size) for s, n, size in zip(self._surroundings(core, shape), shape, sizes, strict=True)]
+        return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+
+    def _tile(self, scene: Scene, touched: np.ndarray, core: Span, near: Span) -> tuple[Tensor, Tensor, Tensor, Span]:
+        """Image, targets and mask of the part ``near`` of a scene as a batch of one, and where the tile's core lies in it."""
         inside = tuple(slice(c.start - n.start, c.stop - n.start) for c, n in zip(core, near, strict=True))
         allowed = np.zeros([s.stop - s.start for s in near], np.float32)
         allowed[inside] = touched[core]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.methods.base import (
@@ -34,7 +35,8 @@ class PatternMethod(PurposefulMethod):
     """A pattern per class and channel; with a random part per image where the method has one, drawn from the image itself.
 
     ``fixed`` are the tensors that make the classes' patterns: a profile keeps them, so that a class has one pattern in a
-    whole release. In segmentation class 0, the background, has a pattern too.
+    whole release. In segmentation class 0, the background, has a pattern too. ``from_places``: whether the pattern of a box is
+    that part of a larger one's, else only whole slices are alike.
     """
 
     needs = "labels; no fitting (the profile fixes the pattern of each class)"
@@ -42,6 +44,7 @@ class PatternMethod(PurposefulMethod):
     tasks = (SEGMENTATION, CLASSIFICATION)
     scopes = (REGIONS, IMAGE)
     learns = False
+    from_places: ClassVar[bool] = True
 
     def __init__(self, purpose: Purpose, parameters: Mapping[str, float], fixed: np.ndarray) -> None:
         super().__init__(purpose, parameters)
@@ -64,7 +67,7 @@ class PatternMethod(PurposefulMethod):
     def pattern(self, number: int, channel: int, box: Box, seed: list[int]) -> np.ndarray:
         """The pattern of class ``number`` on the part ``box`` of a volume, in [-1, 1] and of the box's shape (k, j, i).
 
-        A slice is the same in every box of the same rows and columns.
+        A slice is the same in every box of the same rows and columns, and a voxel in every box with ``from_places``.
         """
 
     @classmethod
@@ -93,12 +96,13 @@ class PatternMethod(PurposefulMethod):
         numbers = case.classes[case.region_box].astype(np.int64) - (self.purpose.task == CLASSIFICATION)
         seed = self._seed_of(case, channel)
         painted = np.zeros(touched.shape, np.float64)
-        for number in np.unique(numbers[touched]).tolist():
-            here = touched & (numbers == number)
-            slices = np.flatnonzero(here.any(axis=(1, 2)))
-            part = slice(int(slices[0]), int(slices[-1]) + 1)
-            drawn = self.pattern(number, channel, (slice(box[0].start + part.start, box[0].start + part.stop), *box[1:]), [*seed, number])
-            painted[part] += self.cut_out(drawn, here[part])
+        for number, own in enumerate(find_objects(np.where(touched, numbers + 1, 0))):
+            if own is None:
+                continue
+            part = own if self.from_places else (own[0], slice(0, touched.shape[1]), slice(0, touched.shape[2]))
+            k, j, i = (slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, part, strict=True))
+            drawn = self.pattern(number, channel, (k, j, i), [*seed, number])
+            painted[part] += self.cut_out(drawn, touched[part] & (numbers[part] == number))
         limit = (epsilon * touched).astype(np.float32)
         return Component(np.clip(self._scaled(painted, touched, epsilon), -limit, limit).astype(np.float32), limit)
 

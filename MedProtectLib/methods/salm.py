@@ -7,7 +7,8 @@ Source: Sun et al., "Medical Unlearnable Examples", arXiv 2403.10573 (2024). Its
 and steps are not known to us: this is our re-implementation from public descriptions, with the steps of the same group's
 earlier code (Liu et al., 10 steps of 1.6/255 at 8/255). At fraction 1 it is EM with these steps.
 
-Defaults: r = 0.2. M is computed once per case, before the noise, over the whole image; while fitting over each patch anew at
+Defaults: r = 0.2. M is computed once per case, before the noise, over the whole image (a large one in tiles that see equally
+much of it, so that their gradients compare); while fitting over each patch anew at
 every visit, where kept noise outside the new M is dropped.
 """
 

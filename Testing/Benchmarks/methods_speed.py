@@ -6,6 +6,7 @@ Medians of ``--repeats``, side by side:
 
     AR's recursion by tiles against the recursion by voxels (plain Python: for every pixel the sum of its eight weighted
     neighbours), one 512 x 512 slice in float64 (must be 100 times as fast)
+    AR's search for the coefficients of 210 classes against that for 42 (the work must grow no faster than the classes, by half)
     a step of EM's fit against the plainest loop over the same network and patches (must be within 5 %)
     a fitted generator's perturbation against one forward pass over the same box
 
@@ -20,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,11 @@ def compare_recursions(repeats: int) -> None:
     fast, slow = medians_of(repeats, lambda: autoregress(start[None], weights), by_voxels)
     print(f"AR recursion 512 x 512   by tiles {fast * 1e3:.1f} ms   by voxels {slow * 1e3:.0f} ms   ratio {slow / fast:.0f} (>= 100)")
     print(f"                         largest difference {apart:.1e} (<= 1e-10)")
+
+
+def compare_ar_searches(repeats: int) -> None:
+    few, many = medians_of(repeats, *(partial(search_weights, sets, np.random.default_rng(0)) for sets in (42, 210)))
+    print(f"AR search   42 sets {few:.1f} s   210 sets {many:.1f} s   ratio {many / few:.1f} (<= 7.5)")
 
 
 def compare_em_steps(repeats: int) -> None:
@@ -153,6 +160,7 @@ def main() -> None:
         time_cases(arguments.cases or METHODS, arguments.repeats)
         return
     compare_recursions(arguments.repeats)
+    compare_ar_searches(arguments.repeats)
     compare_em_steps(arguments.repeats)
     compare_generator(arguments.repeats)
 

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from MedProtectLib import Protector, read_volume
 from MedProtectLib.errors import MedProtectError
@@ -22,6 +23,7 @@ from MedProtectLib.methods import METHODS, method_class
 from MedProtectLib.preview import Preview
 from MedProtectLib.profile import Profile
 from MedProtectLib.protector import Protection
+from MedProtectLib.volume import LabelMap, Volume
 from samples import SAMPLES, Run
 
 BOUND = 8 / 255
@@ -237,6 +239,61 @@ def test_channels_of_a_group_do_what_they_do_alone(nnunet: Path) -> None:
         alone = Protector("umed").protect(read_volume(file), case.labels)
         assert np.array_equal(alone.volume.array, part.volume.array)
         assert alone.statistics == part.statistics
+
+
+def with_padding(case: CaseInMemory, padding: tuple[slice, ...]) -> Volume:
+    """The case with nothing in a part of its second channel."""
+    array = case.volume.array.copy()
+    array[..., 1][padding] = array[..., 1].min()
+    return case.volume.with_array(array)
+
+
+@pytest.mark.parametrize("target", [None, 50.1, 62.0])
+def test_a_channel_with_padding_of_its_own_is_protected_as_it_is_alone(target: float | None, nnunet: Path) -> None:
+    case = first(nnunet)
+    volume = with_padding(case, np.s_[:, :, 18:])
+    together = Protector("umed", target_psnr=target).protect(volume, case.labels).parts()
+    for part, original in zip(together, volume.parts(), strict=True):
+        alone = Protector("umed", target_psnr=target).protect(original, case.labels)
+        assert np.array_equal(alone.volume.array, part.volume.array)
+        assert alone.window == part.window
+
+
+def pictures(folder: Path) -> tuple[Volume, LabelMap]:
+    """A group of two pictures, of which the second is black below."""
+    light = np.random.default_rng(0).integers(5, 250, (2, 64, 64)).astype(np.uint8)
+    light[1, 32:] = 0
+    for number, picture in enumerate(light):
+        Image.fromarray(picture).save(folder / f"p_000{number}.png")
+    volume = read_volume(folder / "p.png")
+    inside = np.zeros((1, 64, 64), np.uint8)
+    inside[:, 10:54, 10:54] = 1
+    return volume, LabelMap.from_array(inside, volume.geometry)
+
+
+@pytest.mark.parametrize("method", ["umed", "lsp", "weave"])
+def test_the_padding_of_one_picture_of_a_group_stays_as_it_is(method: str, tmp_path: Path) -> None:
+    volume, labels = pictures(tmp_path)
+    changed = Protector(method, seed=1).protect(volume, labels).volume.array != volume.array
+    assert not changed[:, 32:, :, 1].any()
+    assert changed[:, 32:, :, 0].any()
+    assert changed[:, :32, :, 1].any()
+
+
+def test_a_channel_with_nothing_to_protect_is_refused_by_its_name(nnunet: Path) -> None:
+    case = first(nnunet)
+    labelled = np.argwhere(case.labels.classes())
+    padding = tuple(slice(a, b + 1) for a, b in zip(labelled.min(axis=0) - 5, labelled.max(axis=0) + 5, strict=True))
+    with pytest.raises(MedProtectError, match=r"channel 1: every labelled voxel is padding in this channel"):
+        Protector("umed").protect(with_padding(case, padding), case.labels)
+
+
+def test_a_slab_where_one_channel_is_padding_is_previewed(nnunet: Path) -> None:
+    case = first(nnunet)
+    k = int(np.argwhere(case.labels.classes())[:, 0].min()) + 3
+    slab = Preview(Protector("umed"), with_padding(case, (slice(k + 1),)), case.labels).slab(k)
+    changed = slab.protected.array != slab.original.array
+    assert (changed[..., 0].any(), changed[..., 1].any()) == (True, False)
 
 
 def test_a_previewed_slab_of_several_channels(nnunet: Path) -> None:
