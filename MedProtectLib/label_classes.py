@@ -47,6 +47,11 @@ def common_classes(cases: Sequence[CaseSegments]) -> Classes:
     return Classes(keys, tuple(own[key] if isinstance(key, str) else key for key in keys) if named else ())
 
 
+def in_counting_order(name: str) -> tuple[int, str]:
+    """So that class '10' comes after class '9'."""
+    return (len(name) if name.isdecimal() else 0, name)
+
+
 def _own_value(name: str, named: Places) -> int:
     """The label value of a name if it has one alone and shares it with no other name, else 0."""
     value, *others = named[name]

@@ -16,6 +16,7 @@ from MedProtectLib.audit.settings import Setting, default_setting, setting_of
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import CaseFiles, find_cases
 from MedProtectLib.io import sha256_path
+from MedProtectLib.label_classes import Classes, common_classes, in_counting_order
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import on_grid_of
@@ -157,7 +158,7 @@ def load_dataset(
     task = CLASSIFICATION if everything[0][2].of_whole_image else SEGMENTATION
     dimension, channels = everything[0][1].geometry.dimension, len(everything[0][1].intensity_channels)
     _alike(everything, dimension, channels)
-    classes = _classes([labels for _, _, labels in everything], task)
+    classes = _classes([(files.name, labels) for files, _, labels in everything], task)
     windows = _windows(read, modality, task)
     entries = iter(windows)
     cases = {
@@ -169,7 +170,7 @@ def load_dataset(
         raise MedProtectError(f"{dataset}: the setting '{chosen.name}' is for {len(chosen.size)}D images, these are {dimension}D.")
     ct = all(window.unit == HOUNSFIELD for window in windows[0])
     called = name or dataset.name.split(".")[0]
-    return AuditData(called, task, dimension, channels, classes, ct, chosen, cases, tuple(segments), modality, dataset)
+    return AuditData(called, task, dimension, channels, classes.keys, ct, chosen, cases, tuple(segments), modality, dataset)
 
 
 def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
@@ -216,19 +217,20 @@ def _alike(entries: Sequence[tuple[CaseFiles, Volume, LabelMap]], dimension: int
             )
 
 
-def _classes(labels: Sequence[LabelMap], task: str) -> tuple[int | str, ...]:
-    segments = [segment for label_map in labels for segment in label_map.segments]
-    if not segments:
+def _classes(labels: Sequence[tuple[str, LabelMap]], task: str) -> Classes:
+    segments = [(case, label_map.segments) for case, label_map in labels]
+    if not any(own for _, own in segments):
         raise MedProtectError("the cases' label maps are empty: there is nothing to protect and nothing to learn.")
     if task == SEGMENTATION:
-        return tuple(sorted({segment.value for segment in segments}))
-    return tuple(sorted({segment.name for segment in segments}, key=lambda name: (len(name) if name.isdecimal() else 0, name)))
+        return common_classes(segments)
+    named = sorted({segment.name for _, own in segments for segment in own}, key=in_counting_order)
+    return Classes((*named,), ())
 
 
-def _target(labels: LabelMap, classes: tuple[int | str, ...], task: str) -> np.ndarray:
+def _target(labels: LabelMap, classes: Classes, task: str) -> np.ndarray:
     if task == CLASSIFICATION:
-        return np.array(classes.index(labels.segments[0].name))
-    return labels.classes(classes).astype(np.int64)
+        return np.array(classes.keys.index(labels.segments[0].name))
+    return labels.classes(classes.keys, classes.values).astype(np.int64)
 
 
 def _windows(

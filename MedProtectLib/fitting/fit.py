@@ -16,7 +16,7 @@ from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
-from MedProtectLib.label_classes import CaseSegments, common_classes
+from MedProtectLib.label_classes import CaseSegments, common_classes, in_counting_order
 from MedProtectLib.methods import method_class
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.outputs import private_folder, write_private
@@ -212,7 +212,7 @@ def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = 
     in_segments = common_classes(segments)
     if not in_segments.keys and not names:
         raise problem or MedProtectError("the cases' label maps are empty: there is nothing to protect.")
-    named = sorted(names, key=_in_counting_order)
+    named = sorted(names, key=in_counting_order)
     method = method_class(options.method)
     return Purpose(
         dimension=options.dimension,
@@ -223,11 +223,6 @@ def survey(cases: Sequence[TrainingCase], options: FitOptions, report: Report = 
         classes=in_segments.keys or (*named,),
         values=in_segments.values,
     )
-
-
-def _in_counting_order(name: str) -> tuple[int, str]:
-    """So that class '10' comes after class '9'."""
-    return (len(name) if name.isdecimal() else 0, name)
 
 
 def _channels(cases: Sequence[TrainingCase]) -> int:

@@ -6,11 +6,15 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audit_samples import nodules
 from MedProtectLib.audit.data import load_dataset
 from MedProtectLib.audit.releases import Releases
+from MedProtectLib.io import read_labels
+from MedProtectLib.io.segmentation import write_segmentation
+from MedProtectLib.volume import Segment
 from samples import SAMPLES, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
@@ -73,3 +77,20 @@ def test_an_audit_of_other_segments_does_not_go_on_with_the_rows(run: Run, tmp_p
     code, _, err = run(*audit, "--segments", "2")
     assert (code, "was made with another data_sha256" in err) == (1, True), err
     assert run(*audit, "--segments", "1")[0] == 0
+
+
+def test_a_structure_is_one_class_although_files_number_their_segments_differently(tmp_path: Path) -> None:
+    images, rows = sorted((HIPPOCAMPUS / "imagesTr").iterdir())[:6], ["case,image,labels,split"]
+    for number, image in enumerate(images):
+        labels = read_labels(HIPPOCAMPUS / "labelsTr" / image.name)
+        head, tail = (1, 2) if number % 2 else (2, 1)
+        swapped = np.choose(labels.layers[0], (0, head, tail)).astype(np.uint8)
+        named = replace(labels, layers=(swapped,), segments=(Segment("head", head), Segment("tail", tail)))
+        write_segmentation(named, tmp_path / f"{number}.seg.nrrd")
+        rows.append(f"c{number},{image},{tmp_path / f'{number}.seg.nrrd'},{('train', 'val', 'test')[number // 2]}")
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    data, plain = load_dataset(tmp_path / "cases.csv"), load_dataset(quoted_manifest(tmp_path / "plain.csv"))
+    assert data.classes == ("head", "tail")
+    targets = {case.name: case.target for of in plain.cases.values() for case in of}
+    for number, case in enumerate(case for split in ("train", "val", "test") for case in data.cases[split]):
+        assert np.array_equal(case.target, targets[f"c{number}"])
