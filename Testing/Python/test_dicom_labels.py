@@ -47,6 +47,17 @@ def test_overlapping_segments_get_layers(kind: str, ct: tuple[Volume, list[Path]
     assert [s.name for s in labels.select(["2"]).segments] == ["tumour"]
 
 
+@pytest.mark.parametrize("size", [(23, 37), (22, 35), (21, 38), (25, 33)])
+def test_frames_need_not_begin_with_a_byte(size: tuple[int, int], tmp_path: Path) -> None:
+    """The bits of frames whose number of pixels is no multiple of eight follow each other without a gap."""
+    inside = BOTH[:, : size[0], : size[1]]
+    folder = series(tmp_path / "ct", CT[:, : size[0], : size[1]])
+    path = segmentation(tmp_path / "seg.dcm", sorted(folder.iterdir()), inside.astype(np.uint8))
+    labels = read_labels(path, read_volume(folder))
+    assert np.array_equal(mask(labels, "liver"), inside[..., 0])
+    assert np.array_equal(mask(labels, "tumour"), inside[..., 1])
+
+
 def test_too_many_layers_are_refused(ct: tuple[Volume, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedProtectLib.io.dicom.layers.MOST_BYTES", 2 * CT.size - 1)
     path = segmentation(tmp_path / "seg.dcm", ct[1], BOTH.astype(np.uint8))

@@ -43,10 +43,26 @@ class Frames:
         Raises:
             MedProtectError: truncated or damaged pixels.
         """
-        dataset = self.header.data
+        dataset, size = self.header.data, self.rows * self.columns
         with careful(self.header.path):
-            for array, _ in get_decoder(dataset.file_meta.TransferSyntaxUID).iter_array(dataset, indices=frames):
+            if dataset.BitsAllocated == 1 and is_native(dataset):
+                arrays = (_unpacked(dataset.PixelData, frame * size, size) for frame in frames)
+            else:
+                arrays = (array for array, _ in get_decoder(dataset.file_meta.TransferSyntaxUID).iter_array(dataset, indices=frames))
+            for array in arrays:
                 yield array.reshape(self.rows, self.columns)
+
+
+def _unpacked(packed: bytes, start: int, count: int) -> np.ndarray:
+    """``count`` bits from bit ``start`` on, which need not begin a byte, as uint8. Frames follow each other without a gap.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    bits = np.unpackbits(np.frombuffer(packed[start // 8 : -(-(start + count) // 8)], np.uint8), bitorder="little")[start % 8 :][:count]
+    if len(bits) < count:
+        raise ValueError("too few bits")
+    return bits
 
 
 def read(path: Path, grid: Geometry | None) -> LabelMap:
