@@ -265,6 +265,8 @@ REFUSED = {
     "padding": (set_in(3, PixelPaddingValue=5), "different sizes or padding values"),
     "same place": (set_in(3, ImagePositionPatient=[-10, -20, 32]), "at the same place as IMG010. Several acquisitions"),
     "sheared": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20 + 0.5 * k, 30 + 2 * k]), r"by 14\.0 degrees \(gantry tilt\)"),
+    "one sideways": (set_in(4, ImagePositionPatient=[30, -20, 38]), r"IMG031: displaced sideways by 40 mm against the other slices"),
+    "a zigzag": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20 + 0.3 * (0 < k < 7) * (-1) ** k, 30 + 2 * k]), "by 0.3 mm"),
     "missing": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20, 30 + 2 * k + 4 * (k > 4)]), "2 or more slices are missing"),
     "uneven": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20, 30 + 2 * k + 0.6 * (k % 2)]), "not evenly spaced"),
     "no orientation": (set_in(3, ImageOrientationPatient=None), "no position and orientation"),
@@ -306,6 +308,13 @@ def test_what_is_no_single_volume_is_refused_with_a_reason(kind: str, tmp_path: 
 def assert_names_no_patient(text: str) -> None:
     for secret in (PATIENT, "Mustermann", PATIENT_ID, INSTITUTION, "19640812"):
         assert secret not in text
+
+
+def test_positions_may_be_rounded(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.ImagePositionPatient = [-10 + 0.05 * (0 < k < 7) * (-1) ** k, -20, 30 + 2 * k]
+
+    assert np.array_equal(read_volume(series(tmp_path / "ct", CT, edit=edit)).array, CT)
 
 
 def test_an_instance_without_a_uid_is_refused(folder: Path) -> None:
