@@ -238,9 +238,33 @@ def test_a_contour_counts_for_the_nearest_slice(ct: tuple[Volume, list[Path]], t
     assert np.array_equal(mask(labels, "c")[2], disc(ct[0].geometry, 9.3))  # two planes on one slice are joined, not holes
 
 
-def test_the_same_contour_twice_counts_once(ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
-    labels = drawn(tmp_path / "rt.dcm", {"a": [ring(9.3, 2), ring(9.3, 2)]}, ct[0])
-    assert np.array_equal(mask(labels, "a")[2], disc(ct[0].geometry, 9.3))
+WRITTEN = {
+    "the same": lambda points: points,
+    "from another point on": lambda points: np.roll(points, 100, axis=0),
+    "the other way round": lambda points: points[::-1],
+    "its first point repeated": lambda points: np.concatenate([points, points[:1]]),
+    "all of this": lambda points: np.concatenate([points[300::-1], points[:299:-1]]),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_the_same_contour_twice_counts_once(written: str, ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
+    once = ring(9.3, 2)
+    again = WRITTEN[written](once)
+    labels = drawn(tmp_path / "rt.dcm", {"a": [once, again], "b": [again, once], "c": [once, ring(4.3, 2), again]}, ct[0])
+    full = disc(ct[0].geometry, 9.3)
+    assert np.array_equal(mask(labels, "a")[2], full)
+    assert np.array_equal(mask(labels, "b")[2], full)
+    assert np.array_equal(mask(labels, "c")[2], full & ~disc(ct[0].geometry, 4.3))
+
+
+@pytest.mark.parametrize("height", [3, 3.005, 2.995, 2.505])
+@pytest.mark.parametrize("apart", [0.00005, -0.00005])
+def test_a_hole_lies_in_the_plane_of_its_contour(height: float, apart: float, ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
+    """Heights that differ by a rounding are one plane, wherever they lie."""
+    labels = drawn(tmp_path / "rt.dcm", {"a": [ring(9.3, height), ring(4.3, height + apart)]}, ct[0])
+    (k,) = np.flatnonzero(mask(labels, "a").any(axis=(1, 2)))
+    assert np.array_equal(mask(labels, "a")[k], disc(ct[0].geometry, 9.3) & ~disc(ct[0].geometry, 4.3))
 
 
 def test_points_and_empty_structures_label_nothing(ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
