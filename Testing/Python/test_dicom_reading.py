@@ -172,6 +172,39 @@ def test_padding_is_what_the_header_declares(value: int, limit: int | None, expe
     assert (volume.padding_value, volume.padding_limit) == expected
 
 
+def twelve_bits(signed: bool, padding: int, cell: int, declared_as: str) -> Callable[[Dataset, int], None]:
+    """An edit that stores 12 bits without the extension of a sign, the first four rows being ``cell``, and declares padding."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        cells = (CT[k].astype(np.int64) // 2 + (0 if signed else 600) & 0xFFF).astype("<u2")
+        cells[:4] = cell
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, int(signed)
+        dataset.PixelData = cells.tobytes()
+        dataset.add_new("PixelPaddingValue", declared_as, padding)
+
+    return edit
+
+
+@pytest.mark.parametrize(("padding", "declared_as"), [(-2000, "SS"), (63536, "US")])
+def test_padding_is_found_where_signs_are_not_extended(padding: int, declared_as: str, tmp_path: Path) -> None:
+    volume = read_volume(series(tmp_path / "ct", CT, edit=twelve_bits(True, padding, 2096, declared_as)))
+    assert (volume.padding_value, volume.padding_limit) == (-2000, -2000)
+    assert (volume.array[:, :4] == -2000).all()
+
+
+@pytest.mark.parametrize(("signed", "cell"), [(False, 63536), (True, 2096)])
+def test_padding_that_no_value_can_tell_is_refused(signed: bool, cell: int, tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct", CT, edit=twelve_bits(signed, cell, cell, "US"))
+    with pytest.raises(MedProtectError, match="its padding lies outside the 12 bits that hold its values"):
+        read_volume(folder)
+
+
+def test_padding_that_is_nowhere_disturbs_nobody(tmp_path: Path) -> None:
+    volume = read_volume(series(tmp_path / "ct", CT, edit=twelve_bits(False, 63536, 2096, "US")))
+    assert (volume.array[:, :4] == 2096).all()
+    assert volume.padding_value == 63536
+
+
 def test_a_tree_is_sorted_into_series_labels_and_others(tmp_path: Path) -> None:
     series(tmp_path / "a" / "ct", CT)
     mr = slice_of(CT[0], 0, "MR")
