@@ -129,6 +129,15 @@ def test_what_spoke_of_the_original_pixels_is_dropped_and_texts_stay_within_thei
     assert after.ImageType == ["DERIVED", "PRIMARY"]
 
 
+def test_a_description_with_a_backslash_stays_as_it_is(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.SeriesDescription = r"head\neck"
+
+    _, files = derived(series(tmp_path / "in", CT, edit=edit), tmp_path / "out")
+    assert list(dcmread(files[0]).SeriesDescription) == ["head", "neck (protected)"]
+    assert rb"head\neck (protected)" in files[0].read_bytes()
+
+
 def test_uids_follow_from_the_source_and_the_voxels(tmp_path: Path) -> None:
     source = series(tmp_path / "in", CT)
     volume, files = derived(source, tmp_path / "a")
