@@ -101,6 +101,19 @@ def test_slices_that_were_left_out_are_empty(ct: tuple[Volume, list[Path]], tmp_
     assert np.array_equal(mask(labels, "liver"), sparse)
 
 
+@pytest.mark.parametrize(("drawn_on", "told"), [([1, 3, 5], True), ([1, 2, 3, 4, 5], False), ([1, 2, 4], False), ([1, 5], False)])
+def test_frames_on_every_second_slice_are_told(
+    drawn_on: list[int], told: bool, ct: tuple[Volume, list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be those of a segmentation with thicker slices."""
+    sparse = np.zeros_like(LIVER)
+    sparse[drawn_on] = LIVER[drawn_on]
+    path = segmentation(tmp_path / "seg.dcm", ct[1], sparse[..., None].astype(np.uint8), labels=["liver"])
+    assert np.array_equal(mask(read_labels(path, ct[0]), "liver"), sparse)
+    assert ("all its frames lie 2 slices of the image apart or more; the slices between them stay empty" in caplog.text) == told
+    assert bool(caplog.text) == told
+
+
 @pytest.mark.parametrize("placed", ["turned", "shifted by whole voxels"])
 def test_frames_elsewhere_are_placed_by_their_geometry(placed: str, ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
     """Frames stored upside down, and frames that are a cut-out of the image, are laid where they belong."""

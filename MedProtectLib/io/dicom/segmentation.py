@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ ON_PLANE = 0.05  # of a voxel: a frame this near to the image's own voxels lies 
 LARGEST_NUMBER = 65535
 TILED = "TotalPixelMatrixRows"
 Place = tuple[int, int, int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def read(path: Path, grid: Geometry | None) -> LabelMap:
         if grid is None or places is None:
             grid = _own_grid(frames)
             places = _places(frames, grid)
+        else:
+            _tell_of_gaps(path, places)
     if places is None:
         raise MedProtectError(f"{path}: its frames lie neither on the grid of the image nor on one of their own.")
     if None in frames.numbers:
@@ -154,6 +159,14 @@ def _places(frames: Frames, grid: Geometry) -> list[Place] | None:
         i, j, k = (int(index) for index in np.rint(start))
         places.append((k, j, i))
     return places
+
+
+def _tell_of_gaps(path: Path, places: Sequence[Place]) -> None:
+    """Give a notice of frames that lie evenly on some of the image's slices: the segmentation may have thicker ones."""
+    slices = sorted({k for k, _, _ in places})
+    every = math.gcd(*(after - before for before, after in pairwise(slices)))
+    if len(slices) > 2 and every > 1:
+        logger.warning("%s: all its frames lie %d slices of the image apart or more; the slices between them stay empty.", path, every)
 
 
 def _own_grid(frames: Frames) -> Geometry:
