@@ -47,6 +47,17 @@ def test_overlapping_segments_get_layers(kind: str, ct: tuple[Volume, list[Path]
     assert [s.name for s in labels.select(["2"]).segments] == ["tumour"]
 
 
+@pytest.mark.parametrize("size", [(23, 37), (22, 35), (21, 38), (25, 33)])
+def test_frames_need_not_begin_with_a_byte(size: tuple[int, int], tmp_path: Path) -> None:
+    """The bits of frames whose number of pixels is no multiple of eight follow each other without a gap."""
+    inside = BOTH[:, : size[0], : size[1]]
+    folder = series(tmp_path / "ct", CT[:, : size[0], : size[1]])
+    path = segmentation(tmp_path / "seg.dcm", sorted(folder.iterdir()), inside.astype(np.uint8))
+    labels = read_labels(path, read_volume(folder))
+    assert np.array_equal(mask(labels, "liver"), inside[..., 0])
+    assert np.array_equal(mask(labels, "tumour"), inside[..., 1])
+
+
 def test_too_many_layers_are_refused(ct: tuple[Volume, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedProtectLib.io.dicom.layers.MOST_BYTES", 2 * CT.size - 1)
     path = segmentation(tmp_path / "seg.dcm", ct[1], BOTH.astype(np.uint8))
@@ -88,6 +99,19 @@ def test_slices_that_were_left_out_are_empty(ct: tuple[Volume, list[Path]], tmp_
         del measures.SpacingBetweenSlices
     labels = read_labels(save(dataset, tmp_path / "sparse.dcm"), ct[0])
     assert np.array_equal(mask(labels, "liver"), sparse)
+
+
+@pytest.mark.parametrize(("drawn_on", "told"), [([1, 3, 5], True), ([1, 2, 3, 4, 5], False), ([1, 2, 4], False), ([1, 5], False)])
+def test_frames_on_every_second_slice_are_told(
+    drawn_on: list[int], told: bool, ct: tuple[Volume, list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be those of a segmentation with thicker slices."""
+    sparse = np.zeros_like(LIVER)
+    sparse[drawn_on] = LIVER[drawn_on]
+    path = segmentation(tmp_path / "seg.dcm", ct[1], sparse[..., None].astype(np.uint8), labels=["liver"])
+    assert np.array_equal(mask(read_labels(path, ct[0]), "liver"), sparse)
+    assert ("all its frames lie 2 slices of the image apart or more; the slices between them stay empty" in caplog.text) == told
+    assert bool(caplog.text) == told
 
 
 @pytest.mark.parametrize("placed", ["turned", "shifted by whole voxels"])
@@ -227,9 +251,33 @@ def test_a_contour_counts_for_the_nearest_slice(ct: tuple[Volume, list[Path]], t
     assert np.array_equal(mask(labels, "c")[2], disc(ct[0].geometry, 9.3))  # two planes on one slice are joined, not holes
 
 
-def test_the_same_contour_twice_counts_once(ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
-    labels = drawn(tmp_path / "rt.dcm", {"a": [ring(9.3, 2), ring(9.3, 2)]}, ct[0])
-    assert np.array_equal(mask(labels, "a")[2], disc(ct[0].geometry, 9.3))
+WRITTEN = {
+    "the same": lambda points: points,
+    "from another point on": lambda points: np.roll(points, 100, axis=0),
+    "the other way round": lambda points: points[::-1],
+    "its first point repeated": lambda points: np.concatenate([points, points[:1]]),
+    "all of this": lambda points: np.concatenate([points[300::-1], points[:299:-1]]),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_the_same_contour_twice_counts_once(written: str, ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
+    once = ring(9.3, 2)
+    again = WRITTEN[written](once)
+    labels = drawn(tmp_path / "rt.dcm", {"a": [once, again], "b": [again, once], "c": [once, ring(4.3, 2), again]}, ct[0])
+    full = disc(ct[0].geometry, 9.3)
+    assert np.array_equal(mask(labels, "a")[2], full)
+    assert np.array_equal(mask(labels, "b")[2], full)
+    assert np.array_equal(mask(labels, "c")[2], full & ~disc(ct[0].geometry, 4.3))
+
+
+@pytest.mark.parametrize("height", [3, 3.005, 2.995, 2.505])
+@pytest.mark.parametrize("apart", [0.00005, -0.00005])
+def test_a_hole_lies_in_the_plane_of_its_contour(height: float, apart: float, ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:
+    """Heights that differ by a rounding are one plane, wherever they lie."""
+    labels = drawn(tmp_path / "rt.dcm", {"a": [ring(9.3, height), ring(4.3, height + apart)]}, ct[0])
+    (k,) = np.flatnonzero(mask(labels, "a").any(axis=(1, 2)))
+    assert np.array_equal(mask(labels, "a")[k], disc(ct[0].geometry, 9.3) & ~disc(ct[0].geometry, 4.3))
 
 
 def test_points_and_empty_structures_label_nothing(ct: tuple[Volume, list[Path]], tmp_path: Path) -> None:

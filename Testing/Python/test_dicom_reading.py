@@ -172,6 +172,39 @@ def test_padding_is_what_the_header_declares(value: int, limit: int | None, expe
     assert (volume.padding_value, volume.padding_limit) == expected
 
 
+def twelve_bits(signed: bool, padding: int, cell: int, declared_as: str) -> Callable[[Dataset, int], None]:
+    """An edit that stores 12 bits without the extension of a sign, the first four rows being ``cell``, and declares padding."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        cells = (CT[k].astype(np.int64) // 2 + (0 if signed else 600) & 0xFFF).astype("<u2")
+        cells[:4] = cell
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, int(signed)
+        dataset.PixelData = cells.tobytes()
+        dataset.add_new("PixelPaddingValue", declared_as, padding)
+
+    return edit
+
+
+@pytest.mark.parametrize(("padding", "declared_as"), [(-2000, "SS"), (63536, "US")])
+def test_padding_is_found_where_signs_are_not_extended(padding: int, declared_as: str, tmp_path: Path) -> None:
+    volume = read_volume(series(tmp_path / "ct", CT, edit=twelve_bits(True, padding, 2096, declared_as)))
+    assert (volume.padding_value, volume.padding_limit) == (-2000, -2000)
+    assert (volume.array[:, :4] == -2000).all()
+
+
+@pytest.mark.parametrize(("signed", "cell"), [(False, 63536), (True, 2096)])
+def test_padding_that_no_value_can_tell_is_refused(signed: bool, cell: int, tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct", CT, edit=twelve_bits(signed, cell, cell, "US"))
+    with pytest.raises(MedProtectError, match="its padding lies outside the 12 bits that hold its values"):
+        read_volume(folder)
+
+
+def test_padding_that_is_nowhere_disturbs_nobody(tmp_path: Path) -> None:
+    volume = read_volume(series(tmp_path / "ct", CT, edit=twelve_bits(False, 63536, 2096, "US")))
+    assert (volume.array[:, :4] == 2096).all()
+    assert volume.padding_value == 63536
+
+
 def test_a_tree_is_sorted_into_series_labels_and_others(tmp_path: Path) -> None:
     series(tmp_path / "a" / "ct", CT)
     mr = slice_of(CT[0], 0, "MR")
@@ -265,6 +298,8 @@ REFUSED = {
     "padding": (set_in(3, PixelPaddingValue=5), "different sizes or padding values"),
     "same place": (set_in(3, ImagePositionPatient=[-10, -20, 32]), "at the same place as IMG010. Several acquisitions"),
     "sheared": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20 + 0.5 * k, 30 + 2 * k]), r"by 14\.0 degrees \(gantry tilt\)"),
+    "one sideways": (set_in(4, ImagePositionPatient=[30, -20, 38]), r"IMG031: displaced sideways by 40 mm against the other slices"),
+    "a zigzag": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20 + 0.3 * (0 < k < 7) * (-1) ** k, 30 + 2 * k]), "by 0.3 mm"),
     "missing": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20, 30 + 2 * k + 4 * (k > 4)]), "2 or more slices are missing"),
     "uneven": (lambda ds, k: setattr(ds, "ImagePositionPatient", [-10, -20, 30 + 2 * k + 0.6 * (k % 2)]), "not evenly spaced"),
     "no orientation": (set_in(3, ImageOrientationPatient=None), "no position and orientation"),
@@ -306,6 +341,13 @@ def test_what_is_no_single_volume_is_refused_with_a_reason(kind: str, tmp_path: 
 def assert_names_no_patient(text: str) -> None:
     for secret in (PATIENT, "Mustermann", PATIENT_ID, INSTITUTION, "19640812"):
         assert secret not in text
+
+
+def test_positions_may_be_rounded(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.ImagePositionPatient = [-10 + 0.05 * (0 < k < 7) * (-1) ** k, -20, 30 + 2 * k]
+
+    assert np.array_equal(read_volume(series(tmp_path / "ct", CT, edit=edit)).array, CT)
 
 
 def test_an_instance_without_a_uid_is_refused(folder: Path) -> None:

@@ -129,6 +129,15 @@ def test_what_spoke_of_the_original_pixels_is_dropped_and_texts_stay_within_thei
     assert after.ImageType == ["DERIVED", "PRIMARY"]
 
 
+def test_a_description_with_a_backslash_stays_as_it_is(tmp_path: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.SeriesDescription = r"head\neck"
+
+    _, files = derived(series(tmp_path / "in", CT, edit=edit), tmp_path / "out")
+    assert list(dcmread(files[0]).SeriesDescription) == ["head", "neck (protected)"]
+    assert rb"head\neck (protected)" in files[0].read_bytes()
+
+
 def test_uids_follow_from_the_source_and_the_voxels(tmp_path: Path) -> None:
     source = series(tmp_path / "in", CT)
     volume, files = derived(source, tmp_path / "a")
@@ -171,21 +180,48 @@ def stored_in(bits: int, high: int, signed: bool, garbage: bool) -> Callable[[Da
     return edit
 
 
+PLACES = [(12, 11, False), (12, 11, True), (12, 13, False), (12, 15, True), (16, 15, True), (13, 12, True)]
+
+
+def assert_bits_around_are_kept(cells: list[np.ndarray], files: list[Path], bits: int, high: int, moved: np.ndarray) -> None:
+    """``cells`` are those of the original by slice, ``moved`` says where their values were changed."""
+    mask = ((1 << bits) - 1) << (high + 1 - bits)
+    for old, file, where in zip(cells, files, moved, strict=True):
+        new = np.frombuffer(dcmread(file).PixelData, "<u2")
+        assert np.array_equal(old & ~np.uint16(mask), new & ~np.uint16(mask))
+        assert np.array_equal(old != new, where.ravel())
+
+
 @pytest.mark.parametrize("garbage", [False, True])
-@pytest.mark.parametrize(
-    ("bits", "high", "signed"), [(12, 11, False), (12, 11, True), (12, 13, False), (12, 15, True), (16, 15, True), (13, 12, True)]
-)
+@pytest.mark.parametrize(("bits", "high", "signed"), PLACES)
 def test_bits_around_the_values_are_kept(bits: int, high: int, signed: bool, garbage: bool, tmp_path: Path) -> None:
     source = series(tmp_path / "in", CT, edit=stored_in(bits, high, signed, garbage))
     before = read_volume(source)
     assert np.array_equal(before.array.astype(int), CT.astype(int) + (0 if signed else 1100))
     volume, files = derived(source, tmp_path / "out")
     assert np.array_equal(read_volume(tmp_path / "out").array, volume.array)
-    mask = ((1 << bits) - 1) << (high + 1 - bits)
-    for k, file in enumerate(files):
-        old, new = (np.frombuffer(dcmread(p).PixelData, "<u2") for p in (source / f"IMG{k * 7 + 3:03d}", file))
-        assert np.array_equal(old & ~np.uint16(mask), new & ~np.uint16(mask))
-        assert np.array_equal(old != new, (before.array[k] != volume.array[k]).ravel())
+    cells = [np.frombuffer(dcmread(source / f"IMG{k * 7 + 3:03d}").PixelData, "<u2") for k in range(8)]
+    assert_bits_around_are_kept(cells, files, bits, high, before.array != volume.array)
+
+
+@pytest.mark.parametrize("garbage", [False, True])
+@pytest.mark.parametrize(("bits", "high", "signed"), PLACES)
+def test_rle_keeps_the_bits_around_the_values_too(bits: int, high: int, signed: bool, garbage: bool, tmp_path: Path) -> None:
+    cells = []
+
+    def edit(dataset: Dataset, k: int) -> None:
+        stored_in(bits, high, signed, garbage)(dataset, k)
+        cells.append(np.frombuffer(dataset.PixelData, "<u2"))
+        dataset.BitsStored, dataset.HighBit = 16, 15
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.BitsStored, dataset.HighBit = bits, high
+
+    before = read_volume(series(tmp_path / "in", CT, edit=edit))
+    assert np.array_equal(before.array.astype(int), CT.astype(int) + (0 if signed else 1100))
+    volume, files = derived(tmp_path / "in", tmp_path / "out")
+    assert np.array_equal(read_volume(tmp_path / "out").array, volume.array)
+    assert {dcmread(file).HighBit for file in files} == {high}
+    assert_bits_around_are_kept(cells, files, bits, high, before.array != volume.array)
 
 
 def test_a_sign_extends_over_the_bits_above_as_it_did(tmp_path: Path) -> None:

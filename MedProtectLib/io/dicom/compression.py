@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pydicom import Dataset, FileMetaDataset
@@ -78,7 +78,7 @@ def can_decode(syntax: UID, bits: int) -> bool:
 
 
 def decode(dataset: Dataset, form: Form, frames: int) -> np.ndarray:
-    """The values of all frames, (frames, j, i) or (frames, j, i, c), colours as RGB.
+    """The samples of all frames, (frames, j, i) or (frames, j, i, c), colours as RGB; RLE has whole cells, the others values alone.
 
     Raises:
         ValueError: damaged; or a frame's own header announces another size than the data set, and so perhaps a lot of memory.
@@ -86,10 +86,16 @@ def decode(dataset: Dataset, form: Form, frames: int) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     packed = check_frames(dataset, form.rows, form.columns, frames)
     array = np.empty((frames, *form.shape), form.dtype)
-    pictures = _by_gdcm(dataset, packed) if syntax in BY_GDCM else (frame for frame, _ in get_decoder(syntax).iter_array(dataset))
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(_by_gdcm(dataset, packed) if syntax in BY_GDCM else _by_pydicom(dataset)):
         array[number] = picture
     return array
+
+
+def _by_pydicom(dataset: Dataset) -> Iterator[np.ndarray]:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    options: dict[str, Any] = {"correct_unused_bits": False} if syntax == RLELossless else {}
+    for frame, _ in get_decoder(syntax).iter_array(dataset, **options):
+        yield frame
 
 
 def check_frames(dataset: Dataset, rows: int, columns: int, frames: int) -> list[bytes]:

@@ -8,7 +8,8 @@ to its plane; slices without a contour stay empty. Where the contours of several
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,16 @@ CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
 PARALLEL = 0.25  # of the distance between slices: a contour that leaves its plane by more is not parallel to the slices
 SAME_PLANE = 0.01
 LARGEST_NUMBER = 65535
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A closed contour on a grid: its points as they are written (LPS mm), its corners (j, i), and its height in slices (k)."""
+
+    points: np.ndarray
+    corners: np.ndarray
+    height: float
 
 
 def read(path: Path, grid: Geometry | None, frame_of_reference: str = "") -> LabelMap:
@@ -76,31 +87,49 @@ def _contours(header: Header) -> dict[int | None, list[np.ndarray]]:
 def _filled(header: Header, contours: Sequence[np.ndarray], grid: Geometry) -> dict[int, np.ndarray]:
     """Bool (j, i) by k of the slices that the contours of one structure cover."""
     inverse = np.linalg.inv(grid.index_to_physical())
-    planes: defaultdict[float, list[np.ndarray]] = defaultdict(list)
-    for points in contours:
-        index = points @ inverse[:3, :3].T + inverse[:3, 3]
-        height = float(np.median(index[:, 2]))
-        if np.abs(index[:, 2] - height).max() > PARALLEL:
-            raise MedProtectError(
-                f"{header.path}: it has contours that are not parallel to the slices of the image, which cannot be filled."
-            )
-        planes[round(height / SAME_PLANE)].append(index[:, 1::-1])
     slices: dict[int, np.ndarray] = {}
-    for height, polygons in planes.items():
+    for plane in _planes([_outline(header, points, inverse) for points in contours]):
+        height = round(plane[0].height / SAME_PLANE)
         k = int(np.ceil(height * SAME_PLANE - 0.5))
         if 0 <= k < grid.shape[0]:
             mask = slices.setdefault(k, np.zeros(grid.shape[1:], bool))
-            mask |= _inside(polygons, grid)
+            mask |= _inside(plane, grid)
     return slices
 
 
-def _inside(polygons: Sequence[np.ndarray], grid: Geometry) -> np.ndarray:
-    """Bool (j, i) of the voxels inside an odd number of polygons (points (j, i)); one that occurs twice counts once."""
+def _outline(header: Header, points: np.ndarray, inverse: np.ndarray) -> Outline:
+    index = points @ inverse[:3, :3].T + inverse[:3, 3]
+    height = float(np.median(index[:, 2]))
+    if np.abs(index[:, 2] - height).max() > PARALLEL:
+        raise MedProtectError(f"{header.path}: it has contours that are not parallel to the slices of the image, which cannot be filled.")
+    return Outline(points, index[:, 1::-1], height)
+
+
+def _planes(outlines: Sequence[Outline]) -> list[list[Outline]]:
+    """Outlines that lie in one plane together, from the lowest plane to the highest."""
+    planes: list[list[Outline]] = []
+    for outline in sorted(outlines, key=lambda one: one.height):
+        if planes and outline.height - planes[-1][0].height <= SAME_PLANE:
+            planes[-1].append(outline)
+        else:
+            planes.append([outline])
+    return planes
+
+
+def _inside(outlines: Sequence[Outline], grid: Geometry) -> np.ndarray:
+    """Bool (j, i) of the voxels inside an odd number of outlines; one that occurs twice counts once."""
     inside = np.zeros(grid.shape[1:], bool)
-    for points in _different(polygons):
-        inside[polygon(points[:, 0], points[:, 1], grid.shape[1:])] ^= True
+    for outline in _different(outlines):
+        inside[polygon(outline.corners[:, 0], outline.corners[:, 1], grid.shape[1:])] ^= True
     return inside
 
 
-def _different(polygons: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    yield from {points.tobytes(): points for points in polygons}.values()
+def _different(outlines: Sequence[Outline]) -> Iterable[Outline]:
+    return outlines if len(outlines) == 1 else {_edges(one.points): one for one in reversed(outlines)}.values()
+
+
+def _edges(points: np.ndarray) -> tuple[tuple[Point, Point], ...]:
+    """The edges of a closed contour, the same ones wherever it begins, whichever way it goes and whether it repeats its first point."""
+    corners = [(x, y, z) for x, y, z in points.tolist()]
+    pairs = zip(corners, corners[1:] + corners[:1], strict=True)
+    return tuple(sorted((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]))

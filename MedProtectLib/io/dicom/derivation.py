@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from MedProtectLib.io.dicom.header import Header
@@ -40,7 +41,7 @@ def carries_our_mark(header: Header) -> bool:
 def mark_derived(dataset: Dataset) -> None:
     """Say in a header that the pixels were changed, by what, and drop what spoke of the pixels as they were."""
     dataset.ImageType = _derived(dataset.get("ImageType"))
-    dataset.SeriesDescription = f"{str(dataset.get('SeriesDescription') or '')[: LONGEST_LO - len(SUFFIX)]}{SUFFIX}".strip()
+    dataset.SeriesDescription = f"{_text(dataset.get('SeriesDescription'))[: LONGEST_LO - len(SUFFIX)]}{SUFFIX}".strip()
     earlier = str(dataset.get("DerivationDescription") or "").strip()
     room = LONGEST_ST - len(DESCRIPTION) - 2
     dataset.DerivationDescription = f"{earlier[:room]}; {DESCRIPTION}" if earlier else DESCRIPTION
@@ -48,6 +49,11 @@ def mark_derived(dataset: Dataset) -> None:
     _append(dataset, "ContributingEquipmentSequence", _equipment())
     drop(dataset, (*SIGNATURES, *OF_THE_ORIGINAL_PIXELS))
     _mark_frames(dataset)
+
+
+def _text(value: Any) -> str:
+    """A string as it is stored: a backslash in it makes several values of it."""
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
 
 def drop(dataset: Dataset, keywords: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from MedProtectLib.volume import Geometry
 SAME_DIRECTION = 1e-4
 SAME_PLACE = 0.01  # of the distance between slices
 UNEVEN = 0.1
+SIDEWAYS = 0.25  # of a pixel
 GAP = 1.5
 
 
@@ -26,7 +27,7 @@ def stack(planes: Sequence[Plane], rows: int, columns: int, where: Path) -> tupl
 
     Raises:
         MedProtectError: several orientations, spacings or rescalings; slices at the same place, missing, unevenly spaced or
-            displaced sideways (gantry tilt); only some of them placed in space.
+            displaced sideways (gantry tilt, or one of them); only some of them placed in space.
     """
     if len(planes) == 1 and (planes[0].position is None or planes[0].orientation is None):
         row, column = planes[0].spacing
@@ -41,6 +42,7 @@ def stack(planes: Sequence[Plane], rows: int, columns: int, where: Path) -> tupl
     order = np.argsort(distances, kind="stable")
     ordered = [planes[n] for n in order]
     step = _step(ordered, distances[order], axes[2], where)
+    _in_line(ordered, distances[order], axes[2])
     matrix = np.eye(4)
     matrix[:3, :3] = np.stack(axes, axis=1) * (first.spacing[1], first.spacing[0], step)
     matrix[:3, 3] = ordered[0].position or ()
@@ -102,6 +104,26 @@ def _step(ordered: Sequence[Plane], distances: np.ndarray, normal: np.ndarray, w
             f"{_frame(ordered[wide + 1])}). Complete the series, or protect its even parts as series of their own."
         )
     return step
+
+
+def _in_line(ordered: Sequence[Plane], distances: np.ndarray, normal: np.ndarray) -> None:
+    """Refuse a slice that lies beside the straight line from the first to the last.
+
+    Raises:
+        MedProtectError: there is one.
+    """
+    if len(ordered) < 3:
+        return
+    positions = np.array([plane.position for plane in ordered])
+    along = (distances - distances[0]) / (distances[-1] - distances[0])
+    off = positions - positions[0] - np.outer(along, positions[-1] - positions[0])
+    beside = np.linalg.norm(off - np.outer(off @ normal, normal), axis=1)
+    worst = int(np.argmax(beside))
+    if beside[worst] > SIDEWAYS * min(ordered[0].spacing):
+        raise MedProtectError(
+            f"{ordered[worst].path}{_frame(ordered[worst])}: displaced sideways by {beside[worst]:.3g} mm against the other slices, so "
+            "that they are no rectangular grid. Split the series, or protect a resampled copy instead."
+        )
 
 
 def _frame(plane: Plane) -> str:

@@ -76,7 +76,7 @@ def read_series(series: Series, name: str | None = None, where: Path | None = No
     if not series.protected and any(map(is_lossy, headers)):
         logger.warning("%s: it went through lossy compression before; what is written from it is not compressed.", where)
     modality = MODALITIES.get(first.text("Modality"))
-    array = _pixels(instances, form, len(planes))
+    array = _pixels(instances, form, len(planes), padding)
     source = DicomSource(
         files=tuple(one.path for one in instances),
         extension=DICOM if series.alone and where in files else "",
@@ -180,9 +180,28 @@ def _padding(header: Header, form: PixelFormat) -> tuple[int, int] | None:
     return low, high
 
 
-def _pixels(instances: Sequence[Instance], form: PixelFormat, slices: int) -> np.ndarray:
-    """The values of all frames in the order of the grid."""
+def _pixels(instances: Sequence[Instance], form: PixelFormat, slices: int, padding: tuple[int, int] | None) -> np.ndarray:
+    """The values of all frames in the order of the grid.
+
+    Raises:
+        MedProtectError: truncated or damaged pixels; padding that no value can tell.
+    """
     array = np.empty((slices, *form.shape), form.dtype)
     for one in instances:
-        array[list(one.slices)] = form.values(read_cells(read_dataset(one.path), one.path, form, len(one.slices)))
+        cells = read_cells(read_dataset(one.path), one.path, form, len(one.slices))
+        values = form.values(cells)
+        if padding and _hides(padding, cells.view(form.dtype), values, form):
+            raise MedProtectError(
+                f"{one.path}: its padding lies outside the {form.stored} bits that hold its values, so it looks like one of them. Export "
+                f"the series with {form.allocated} bits stored."
+            )
+        array[list(one.slices)] = values
     return array
+
+
+def _hides(padding: tuple[int, int], cells: np.ndarray, values: np.ndarray, form: PixelFormat) -> bool:
+    """Whether cells hold padding that is another number in the bits of the value."""
+    least = -(1 << form.stored - 1) if form.signed else 0
+    if least <= padding[0] and padding[1] < least + (1 << form.stored):
+        return False
+    return bool(((cells >= padding[0]) & (cells <= padding[1]) & (cells != values)).any())

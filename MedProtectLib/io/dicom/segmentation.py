@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ ON_PLANE = 0.05  # of a voxel: a frame this near to the image's own voxels lies 
 LARGEST_NUMBER = 65535
 TILED = "TotalPixelMatrixRows"
 Place = tuple[int, int, int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,26 @@ class Frames:
         Raises:
             MedProtectError: truncated or damaged pixels.
         """
-        dataset = self.header.data
+        dataset, size = self.header.data, self.rows * self.columns
         with careful(self.header.path):
-            for array, _ in get_decoder(dataset.file_meta.TransferSyntaxUID).iter_array(dataset, indices=frames):
+            if dataset.BitsAllocated == 1 and is_native(dataset):
+                arrays = (_unpacked(dataset.PixelData, frame * size, size) for frame in frames)
+            else:
+                arrays = (array for array, _ in get_decoder(dataset.file_meta.TransferSyntaxUID).iter_array(dataset, indices=frames))
+            for array in arrays:
                 yield array.reshape(self.rows, self.columns)
+
+
+def _unpacked(packed: bytes, start: int, count: int) -> np.ndarray:
+    """``count`` bits from bit ``start`` on, which need not begin a byte, as uint8. Frames follow each other without a gap.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    bits = np.unpackbits(np.frombuffer(packed[start // 8 : -(-(start + count) // 8)], np.uint8), bitorder="little")[start % 8 :][:count]
+    if len(bits) < count:
+        raise ValueError("too few bits")
+    return bits
 
 
 def read(path: Path, grid: Geometry | None) -> LabelMap:
@@ -65,6 +84,8 @@ def read(path: Path, grid: Geometry | None) -> LabelMap:
         if grid is None or places is None:
             grid = _own_grid(frames)
             places = _places(frames, grid)
+        else:
+            _tell_of_gaps(path, places)
     if places is None:
         raise MedProtectError(f"{path}: its frames lie neither on the grid of the image nor on one of their own.")
     if None in frames.numbers:
@@ -138,6 +159,14 @@ def _places(frames: Frames, grid: Geometry) -> list[Place] | None:
         i, j, k = (int(index) for index in np.rint(start))
         places.append((k, j, i))
     return places
+
+
+def _tell_of_gaps(path: Path, places: Sequence[Place]) -> None:
+    """Give a notice of frames that lie evenly on some of the image's slices: the segmentation may have thicker ones."""
+    slices = sorted({k for k, _, _ in places})
+    every = math.gcd(*(after - before for before, after in pairwise(slices)))
+    if len(slices) > 2 and every > 1:
+        logger.warning("%s: all its frames lie %d slices of the image apart or more; the slices between them stay empty.", path, every)
 
 
 def _own_grid(frames: Frames) -> Geometry:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.dicom.derivation import DESCRIPTION, mark_derived
@@ -127,8 +127,9 @@ def set_pixels(dataset: Dataset, cells: np.ndarray, form: PixelFormat) -> None:
     if not is_native(dataset):
         if dataset.file_meta.TransferSyntaxUID in ALWAYS_LOSSY:
             dataset.LossyImageCompression = LOSSY
+        if dataset.file_meta.TransferSyntaxUID != RLELossless:
+            dataset.HighBit = dataset.BitsStored - 1
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.HighBit = dataset.BitsStored - 1
         if form.samples > 1:
             dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
         del dataset.PixelData
