@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -14,10 +15,13 @@ from MedProtectLib.volume import Volume
 
 FLOOR_SHARE = 0.01
 FINE_STEPS_PER_BOUND = 1024
-GRID_MOST_LEVELS = 65536
+GRID_MOST_LEVELS = 2**21
 GRID_TOLERANCE = 0.05
+GRID_OF_FLOATS = 65536  # from so many levels on, a grid about as fine as 32-bit floats is that of the floats themselves
 BOUND_ROUNDING = 1 + 1e-5  # how far a stored change may pass the bound by the rounding of floats
 WHOLE = 1 + 1e-9  # before rounding down: 3.9999999999 levels are 4
+GRID_CHANCE = 1e-6  # how likely values that lie on no grid may lie as near to one
+FLOAT_RESOLUTION = float(np.finfo(np.float32).eps)
 LARGEST_INTEGER = 2**52  # the difference of any two such numbers is exact in a 64-bit float
 
 
@@ -67,7 +71,10 @@ class IntegerLevels(Levels):
 
 
 class FineLevels(Levels):
-    """A continuous float image: a binary step far below the bound stands in for levels."""
+    """A float image without a ladder of rungs: the step is added to the float itself.
+
+    In a continuous image it is a binary step far below the bound, in one of whole numbers, whatever their range, a whole number.
+    """
 
     def shift(self, stored: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return (stored.astype(np.float64) + counts * self.step).astype(stored.dtype)
@@ -165,19 +172,35 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
                 "Subtract an offset, or store them with fewer digits."
             )
         return IntegerLevels(1.0, float(lowest) + keep_off_floor, float(highest), held=held)
-    rungs = _regular_grid(np.unique(stored))
+    present = np.unique(stored)
+    rungs = _regular_grid(present)
     if rungs is not None:
         step = (float(rungs[-1]) - float(rungs[0])) / (len(rungs) - 1)
         return GridLevels(step, float(rungs[int(keep_off_floor)]), float(rungs[-1]), rungs, held=held)
-    step = _fine_step(volume, epsilon_stored, regions)
+    gap = _widest_gap(volume, regions)
+    step = _whole_step(present, gap) if _are_whole(present) else _fine_step(epsilon_stored, gap)
     return FineLevels(step, float(lowest) + keep_off_floor * step, float(highest), held=held)
 
 
-def _fine_step(volume: Volume, epsilon_stored: float, regions: Regions) -> float:
-    """A power of 2 far below the bound, yet no smaller than the gap between the largest of the floats that may change and the next."""
+def _widest_gap(volume: Volume, regions: Regions) -> float:
+    """The gap between the largest of the floats that may change and the next."""
     values = [volume.channel(c)[regions.box][regions.touched] for c in volume.intensity_channels]
-    gap = max(float(np.spacing(np.abs(v).max())) for v in values)
+    return max(float(np.spacing(np.abs(v).max())) for v in values)
+
+
+def _fine_step(epsilon_stored: float, gap: float) -> float:
+    """A power of 2 far below the bound, yet no smaller than the gap between floats."""
     return max(float(2.0 ** np.floor(np.log2(epsilon_stored / FINE_STEPS_PER_BOUND))), gap)
+
+
+def _are_whole(present: np.ndarray) -> bool:
+    """Whether these are more than two values, and whole numbers that can be counted exactly."""
+    return len(present) > 2 and bool(np.abs(present).max() <= LARGEST_INTEGER and np.array_equal(present, np.rint(present)))
+
+
+def _whole_step(present: np.ndarray, gap: float) -> float:
+    """The smallest step that keeps whole numbers on the grid they share and that no ``gap`` between floats swallows."""
+    return float(math.lcm(int(np.gcd.reduce(np.diff(present.astype(np.int64)))), math.ceil(gap)))
 
 
 def _declared(volume: Volume) -> tuple[float, float] | None:
@@ -190,17 +213,50 @@ def _declared(volume: Volume) -> tuple[float, float] | None:
 
 def _regular_grid(present: np.ndarray) -> np.ndarray | None:
     """All levels from the lowest to the highest value if the sorted distinct values lie on a regular grid, else None."""
-    if not 2 < len(present) <= GRID_MOST_LEVELS:
-        return None
     values = present.astype(np.float64)
-    gaps = np.diff(values)
-    count = np.rint(gaps / gaps.min()).sum()
-    if count >= GRID_MOST_LEVELS:
+    estimate = _estimated_step(values)
+    if estimate is None:
         return None
+    counted = round((values[-1] - values[0]) / estimate)
+    residual, count = min((_largest_residual(values, count), count) for count in (counted - 1, counted, counted + 1))
     step = (values[-1] - values[0]) / count
-    indices = np.rint((values - values[0]) / step)
-    if np.abs(values - values[0] - indices * step).max() > GRID_TOLERANCE * step or len(np.unique(indices)) < len(values):
+    indices = np.rint((values - values[0]) / step).astype(np.int64)
+    if residual > GRID_TOLERANCE or len(np.unique(indices)) < len(values) or _may_be_chance(len(values), count, residual):
         return None
-    rungs = (values[0] + step * np.arange(int(indices[-1]) + 1)).astype(present.dtype)
-    rungs[indices.astype(np.int64)] = present
+    if count >= GRID_OF_FLOATS and np.abs(values).max() * FLOAT_RESOLUTION > 2 * GRID_TOLERANCE * step:
+        return None
+    rungs = values[0] + step * np.arange(count + 1)
+    rungs = (np.rint(rungs) if _are_whole(present) else rungs).astype(present.dtype)
+    rungs[indices] = present
     return rungs
+
+
+def _estimated_step(values: np.ndarray) -> float | None:
+    """The step of the grid that sorted values may lie on, None where it would have too many levels.
+
+    The smallest gap tells it to within the rounding of floats, by which the levels in a wide gap would be miscounted. So the estimate
+    grows better from gaps of one step to gaps twice, four times, ... as wide.
+    """
+    gaps = np.diff(values)
+    if len(gaps) < 2 or gaps.sum() >= GRID_MOST_LEVELS * gaps.min():
+        return None
+    step, reach = float(gaps.min()), 1.5
+    while True:
+        near = gaps[gaps < reach * step]
+        step = float(near.sum() / np.rint(near / step).sum())
+        if len(near) == len(gaps):
+            return step
+        reach *= 2
+
+
+def _largest_residual(values: np.ndarray, count: int) -> float:
+    """How far, in steps, a value lies off the grid of ``count`` steps from the first to the last of them."""
+    if count < 1:
+        return math.inf
+    indices = (values - values[0]) / ((values[-1] - values[0]) / count)
+    return float(np.abs(indices - np.rint(indices)).max())
+
+
+def _may_be_chance(present: int, count: int, residual: float) -> bool:
+    """Whether so few values on a grid with most of its levels empty may be there by chance: two define it, the others have to fit."""
+    return 2 * present < count and 3 * (2 * residual) ** (present - 2) > GRID_CHANCE

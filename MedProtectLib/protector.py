@@ -390,11 +390,10 @@ def on_grid_of(geometry: Geometry, labels: LabelMap) -> tuple[LabelMap, tuple[st
     """The labels on the image's grid, and a notice when they had to be resampled."""
     if labels.geometry.same_grid(geometry):
         return labels, ()
-    from MedProtectLib.io import resample_labels
+    from MedProtectLib.io.resample import is_one_grid, resample_labels
 
-    return resample_labels(labels, geometry), (
-        f"{labels.name}: the labels lie on another grid than the image and were resampled to it (nearest).",
-    )
+    notice = f"{labels.name}: the labels lie on another grid than the image and were resampled to it (nearest)."
+    return resample_labels(labels, geometry), () if is_one_grid(labels.geometry, geometry) else (notice,)
 
 
 def channel_case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,20 @@ class Geometry:
 
 @dataclass(frozen=True)
 class ChannelType:
-    """How a channel that is an image of its own is stored: its type, and slope and intercept to its units."""
+    """What is known of a channel that is an image of its own: all as a :class:`Volume` of that channel alone has it."""
 
     dtype: np.dtype
     slope: float = 1.0
     intercept: float = 0.0
+    modality: str | None = None
+    photograph: bool = False
+    padding_value: float | None = None
+    padding_limit: float | None = None
+
+    @classmethod
+    def of(cls, volume: Volume) -> ChannelType:
+        about = {each.name: getattr(volume, each.name) for each in fields(cls) if each.name != "dtype"}
+        return cls(volume.array.dtype, **about)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Volume:
     its dtype is the stored type. A value in the image's own units (HU for CT) is ``slope * stored + intercept``.
     ``alpha`` is the index of a channel that is no intensity (transparency) and is never touched.
     ``channel_types`` has an entry for every channel where the channels are images of their own (modalities, sequences; then
-    ``array`` holds them in a common type and ``slope`` and ``intercept`` mean nothing), and none where they are colours.
+    ``array`` holds them in a common type, and what a channel type says too means nothing here), and none where they are colours.
     ``padding_value`` is a stored value that stands for no picture, with ``padding_limit`` the first of a range of such values.
     ``source`` is what the reader keeps so that the writer can give the same file format and metadata back.
     """
@@ -119,6 +128,10 @@ class Volume:
                 name=f"{self.name}, channel {c}",
                 slope=kind.slope,
                 intercept=kind.intercept,
+                modality=kind.modality,
+                photograph=kind.photograph,
+                padding_value=kind.padding_value,
+                padding_limit=kind.padding_limit,
                 channel_types=(),
                 source=None,
             )

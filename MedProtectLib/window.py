@@ -18,6 +18,7 @@ MODALITIES = ("CT", "MR", "US", "XR")
 CT_MINIMUM_WIDTH = 400.0
 CT_REACH_MM = 10.0
 SPACING_ROUNDING = 1 + 1e-5  # a spacing that a format keeps in 32 bits is the same spacing
+ZERO_ROUNDING = 2.0**-22  # slope and intercept, each of which a format keeps in 32 bits, shift the stored zero by no more than that
 CT_AIR = -500.0
 WIDEST = 1e30
 HOUNSFIELD = "HU"
@@ -113,14 +114,22 @@ def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> Intensi
 
 def _nonzero_percentiles(volume: Volume, reason: str, guessed: bool) -> IntensityWindow:
     stored = _intensities(volume)
-    zero = -volume.intercept / volume.slope
-    nonzero = stored[stored != zero]
+    nonzero = stored[~_is_zero(volume, stored)]
     if nonzero.size:
         ends = volume.in_units(np.percentile(nonzero, PERCENTILES))
         low, high = float(ends.min()), float(ends.max())
         if high > low:
             return IntensityWindow(low, high, f"{reason}: 0.5-99.5 percentiles of the non-zero voxels", guessed=guessed)
     raise MedProtectError(f"{volume.name}: the image is constant, no intensity window can be found. Give one with --window LO HI.")
+
+
+def _is_zero(volume: Volume, stored: np.ndarray) -> np.ndarray:
+    """Where stored values stand for zero, by a slope and an intercept that are rounded themselves."""
+    zero = -volume.intercept / volume.slope
+    rounding, whole = ZERO_ROUNDING * abs(zero), float(np.rint(zero))
+    if stored.dtype.kind == "f":
+        return np.abs(stored - zero) <= rounding
+    return stored == (whole if abs(zero - whole) <= rounding else zero)
 
 
 def _intensities(volume: Volume, box: tuple[slice, ...] = ()) -> np.ndarray:

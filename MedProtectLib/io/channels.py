@@ -113,8 +113,7 @@ def together(path: Path, volumes: Sequence[Volume]) -> Volume:
         array,
         first.geometry,
         path.name,
-        photograph=first.photograph,
-        channel_types=tuple(ChannelType(volume.array.dtype, volume.slope, volume.intercept) for volume in volumes),
+        channel_types=tuple(ChannelType.of(volume) for volume in volumes),
         source=ChannelSource(
             files=tuple(file for volume in volumes for file in volume.source.files),
             extension=extension_of(path),

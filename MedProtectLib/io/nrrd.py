@@ -34,6 +34,7 @@ FLOATS = {"float32": "float", "float64": "double"}
 ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "ascii", "text": "ascii", "txt": "ascii", "hex": "hex"}
 DATA_EXTENSIONS = {"raw": ".raw", "gzip": ".raw.gz", "ascii": ".txt", "hex": ".hex"}
 DOMAIN_KINDS = ("domain", "space", "time", "???", "none")
+CENTERINGS = ("cell", "node", "???", "none")
 SPACE = re.compile(r"[A-Za-z0-9-]{1,40}")
 MOST_AXES = 8
 CHANNEL_KINDS = ("list", "vector", "point", "2-vector", "3-vector", "4-vector", "3-color", "4-color", "rgb-color", "rgba-color")
@@ -209,7 +210,17 @@ def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout, kinds: 
             if len(numbers) != axes:
                 raise MedProtectError(f"{path}: damaged NRRD header: '{title}' does not fit the number of axes.")
             plain[title] = " ".join(map(repr, numbers))
+    if "axismins" in fields and (centerings := _centerings(path, fields, axes)):
+        plain["centerings"] = centerings
     return ("NRRD0005\n" + "".join(f"{name}: {value}\n" for name, value in plain.items()) + "\n").encode()
+
+
+def _centerings(path: Path, fields: Mapping[str, str], axes: int) -> str:
+    """Whether the ends of an axis are the middle of a voxel (node) or its face (cell), for every axis; empty where nothing is said."""
+    words = fields.get("centerings", fields.get("centers", "")).lower().split()
+    if words and (len(words) != axes or not set(words) <= set(CENTERINGS)):
+        raise MedProtectError(f"{path}: damaged NRRD header: 'centerings' must be one of {', '.join(CENTERINGS)} for every axis.")
+    return " ".join(words)
 
 
 def _check_spacings(path: Path, fields: Mapping[str, str], kinds: list[str]) -> None:

@@ -15,13 +15,13 @@ UNPLACED = Geometry((1, 1, 1))
 def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
     """The labels at the voxel centres of another grid (nearest neighbour in space, 0 outside), layer by layer.
 
-    2D pictures of equal size count as one grid where neither is placed in space: resolutions in picture files are about printing.
+    Grids that :func:`is_one_grid` takes for one are not resampled.
 
     Raises:
         MedProtectError: the two grids have no point in common; as for :func:`check_size`.
     """
     check_size(labels, geometry, "the image")
-    if labels.geometry.same_grid(geometry) or _same_picture(labels.geometry, geometry):
+    if is_one_grid(labels.geometry, geometry):
         return replace(labels, geometry=geometry)
     if not (_reaches(labels.geometry, geometry) and _reaches(geometry, labels.geometry)):
         raise MedProtectError(
@@ -32,6 +32,17 @@ def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
 
     layers = tuple(resample_nearest(layer, labels.geometry, geometry) for layer in labels.layers)
     return replace(labels, layers=layers, geometry=geometry)
+
+
+def is_one_grid(one: Geometry, other: Geometry) -> bool:
+    """Whether the voxels of both grids belong together one by one.
+
+    Grids of equal size do so where one of them has no position in space, such as the pages of a TIFF stack: resolutions in picture
+    files are about printing. So do 2D pictures that lie at the origin.
+    """
+    if one.size != other.size:
+        return False
+    return not (one.placed and other.placed) or one.same_grid(other) or (_lies_at_the_origin(one) and _lies_at_the_origin(other))
 
 
 def check_size(labels: LabelMap, geometry: Geometry, image: str) -> None:
@@ -51,9 +62,8 @@ def _pixels(grid: Geometry) -> str:
     return " x ".join(map(str, grid.size[: grid.dimension]))
 
 
-def _same_picture(one: Geometry, other: Geometry) -> bool:
-    unplaced = all((g.dimension, g.origin, g.direction) == (2, UNPLACED.origin, UNPLACED.direction) for g in (one, other))
-    return unplaced and one.size == other.size
+def _lies_at_the_origin(picture: Geometry) -> bool:
+    return (picture.dimension, picture.origin, picture.direction) == (2, UNPLACED.origin, UNPLACED.direction)
 
 
 def _reaches(grid: Geometry, other: Geometry) -> bool:

@@ -6,6 +6,7 @@ Format: TIFF revision 6.0 (1992), and BigTIFF with its offsets of 64 bits.
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from MedProtectLib.io.names import extension_of
 from MedProtectLib.io.source import Source, new_file
 from MedProtectLib.volume import Volume
 
-SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, ORIENTATION = 254, 256, 257, 258, 259, 262, 266, 273, 274
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
+DESCRIPTION, STRIP_OFFSETS, ORIENTATION = 270, 273, 274
 SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR, PREDICTOR, TILE_WIDTH, SUB_PICTURES, EXTRA, FORMAT = (
     277,
     278,
@@ -45,6 +47,8 @@ WHOLE_PAGES = (0, 2)  # and no thumbnails or transparency masks
 MOST_EXPANSION = 2000  # LZW: 12 bits stand for up to 3837 bytes, half of that on average
 MOST_SHARED = 4  # how often tags may share the bytes of their values
 COMPRESSION_LEVEL = 4
+IMAGEJ_PLANES = re.compile(rb"ImageJ=[^\0]*?\bimages=(\d{1,9})\b")
+TIFFFILE_SHAPE = re.compile(rb"(?:\{[^\0]*\"shape\": *\[|shape=\()([\d, ]{1,200})[\])]")
 
 
 @dataclass(frozen=True)
@@ -137,13 +141,15 @@ def read(path: Path) -> Volume:
     """Read a TIFF picture (1, j, i[, c]) or a stack of equal pages (k, j, i[, c]).
 
     Raises:
-        MedProtectError: not TIFF, damaged, truncated, lossy, or packed in a way that SimpleITK does not read faithfully.
+        MedProtectError: not TIFF, damaged, truncated, lossy, with pictures that only its description counts, or packed in a way that
+            SimpleITK does not read faithfully.
     """
     content = path.read_bytes()
     try:
         dialect, pages = _parse(path, content)
         shape, dtype = _layout(path, dialect, pages)
         _check_strips(path, dialect, pages, len(content), math.prod(shape[1:]) * dtype.itemsize)
+        _check_planes(path, pages, len(content), shape, dtype)
     except (struct.error, KeyError, IndexError, ValueError) as error:
         raise MedProtectError(f"{path}: damaged or truncated TIFF file; get a fresh copy.") from error
     array, geometry = read_picture(path, "TIFFImageIO")
@@ -246,6 +252,26 @@ def _check_strips(path: Path, dialect: Dialect, pages: Sequence[Page], file_size
         most = packed * (1 if dialect.value(page, COMPRESSION, 1) == NONE else MOST_EXPANSION)
         if max(ends) > file_size or page_size > most:
             raise MedProtectError(f"{path}: truncated TIFF file: it ends before its pixels do. Get a fresh copy.")
+
+
+def _check_planes(path: Path, pages: Sequence[Page], file_size: int, shape: Sequence[int], dtype: np.dtype) -> None:
+    """Refuse stacks of which ImageJ or tifffile wrote one page only, followed by the pixels of all others."""
+    announced = max(_announced_planes(page, math.prod(shape[1:])) for page in pages)
+    if announced > len(pages) and file_size >= (len(pages) + 1) * math.prod(shape[1:]) * dtype.itemsize:
+        raise MedProtectError(
+            f"{path}: its description announces {announced} pictures, but only {len(pages)} of them can be found as pages of the file. "
+            "Save it anew with one page for every picture, or as NRRD."
+        )
+
+
+def _announced_planes(page: Page, page_values: int) -> int:
+    """How many pictures of so many values the description of a page speaks of."""
+    description = page[DESCRIPTION].values if DESCRIPTION in page else b""
+    if imagej := IMAGEJ_PLANES.match(description):
+        return int(imagej[1])
+    if tifffile := TIFFFILE_SHAPE.match(description):
+        return math.prod(int(length) for length in tifffile[1].split(b",") if length.strip()) // page_values
+    return 1
 
 
 def _rows_per_strip(dialect: Dialect, page: Page) -> int:

@@ -106,6 +106,21 @@ def test_a_picture_needs_labels_of_its_size(image_ending: str, labels_ending: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("image_name", ["case.tif", "case.nii.gz"])
+def test_a_label_stack_without_a_position_belongs_to_the_image_voxel_by_voxel(image_name: str, tmp_path: Path, run: Run) -> None:
+    values, marked = np.random.default_rng(0).integers(20, 200, (5, 60, 60)).astype(np.uint8), np.zeros((5, 60, 60), np.uint8)
+    marked[1:4, 30:50, 30:50] = 1
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.2, 0.2, 3.0))
+    sitk.WriteImage(image, tmp_path / image_name)
+    sitk.WriteImage(sitk.GetImageFromArray(marked), tmp_path / "mask.tif")
+    code, _, err = run("protect", tmp_path / image_name, "--labels", tmp_path / "mask.tif", "--output", tmp_path / "out")
+    assert code == 0
+    assert "resampled" not in err
+    changed = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "out" / image_name.replace(".", "_protected.", 1))) != values
+    assert np.count_nonzero(changed & (marked > 0)) >= 0.5 * np.count_nonzero(marked)
+
+
 def test_placed_labels_of_another_size_are_resampled(tmp_path: Path, run: Run) -> None:
     image, labels = (
         sitk.GetImageFromArray(np.random.default_rng(0).integers(1, 255, (60, 70)).astype(np.uint8)),

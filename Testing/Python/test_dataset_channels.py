@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,16 +15,21 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from made_images import metaimage
 from MedProtectLib import Protector, read_volume
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.fitting.fit import CaseInMemory, FitOptions, fit_in
 from MedProtectLib.io import channel_files, sha256_file, write_volume
+from MedProtectLib.io.channels import together
+from MedProtectLib.io.nrrd import new_source
 from MedProtectLib.methods import METHODS, method_class
 from MedProtectLib.preview import Preview
 from MedProtectLib.profile import Profile
 from MedProtectLib.protector import Protection
-from MedProtectLib.volume import LabelMap, Volume
+from MedProtectLib.regions import find_regions
+from MedProtectLib.volume import Geometry, LabelMap, Volume
+from MedProtectLib.window import IntensityWindow, choose_windows
 from samples import SAMPLES, Run
 
 BOUND = 8 / 255
@@ -147,6 +153,43 @@ def test_a_nifti_file_of_several_images_reads_as_channels(fourth: str, tmp_path:
     swapped = volume.with_array(volume.array[..., ::-1].copy())
     write_volume(swapped, tmp_path / "out.nii.gz")
     assert np.array_equal(np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj), stacked[..., ::-1])
+
+
+def windows_of(volume: Volume) -> list[IntensityWindow]:
+    marked = np.zeros(volume.geometry.shape, bool)
+    marked[..., 10:20, 10:20] = True
+    return list(choose_windows(volume, find_regions(marked, planar=volume.geometry.dimension == 2)))
+
+
+@pytest.mark.parametrize("order", [(np.uint8, np.uint16), (np.uint16, np.uint8)])
+def test_a_photograph_in_a_group_has_the_window_that_it_has_alone(
+    order: tuple[type, ...], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for number, dtype in enumerate(order):
+        picture = rng.integers(0, 250 if dtype == np.uint8 else 60000, (40, 40)).astype(dtype)
+        sitk.WriteImage(sitk.GetImageFromArray(picture), tmp_path / f"case_{number:04d}.png")
+    alone = [window for number in range(2) for window in windows_of(read_volume(tmp_path / f"case_{number:04d}.png"))]
+    assert windows_of(read_volume(tmp_path / "case.png")) == alone
+    assert (alone[order.index(np.uint8)].low, alone[order.index(np.uint8)].high) == (0, 255)
+
+
+@pytest.mark.parametrize("modalities", [("MET_MOD_CT", "MET_MOD_MR"), ("MET_MOD_MR", "MET_MOD_CT")])
+def test_a_channel_in_a_group_keeps_the_modality_of_its_file(modalities: tuple[str, str], tmp_path: Path, rng: np.random.Generator) -> None:
+    for number, modality in enumerate(modalities):
+        array = rng.integers(-100, 300, (6, 40, 40)).astype(np.int16)
+        (tmp_path / f"case_{number:04d}.mha").write_bytes(metaimage(array, Modality=modality))
+    alone = [window for number in range(2) for window in windows_of(read_volume(tmp_path / f"case_{number:04d}.mha"))]
+    assert windows_of(read_volume(tmp_path / "case.mha")) == alone
+    assert not any(window.guessed for window in alone)
+
+
+def test_channels_keep_their_padding_values() -> None:
+    volumes = [
+        Volume(np.ones((3, 5, 5), np.int16), Geometry((5, 5, 3)), padding_value=value, padding_limit=limit)
+        for value, limit in ((-2000.0, -1990.0), (7.0, None))
+    ]
+    parts = together(Path("case.nrrd"), [replace(volume, source=new_source(volume, ".nrrd")) for volume in volumes]).parts()
+    assert [(part.padding_value, part.padding_limit) for part in parts] == [(-2000.0, -1990.0), (7.0, None)]
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "decathlon"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_images import metaimage, nifti, nrrd, patched, png, png_rows, slicer_segmentation
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels, resample_labels
+from MedProtectLib.protector import on_grid_of
 from MedProtectLib.volume import Geometry, LabelMap, Segment
 
 LABELS = (np.arange(24) % 4).reshape(2, 3, 4)
@@ -224,6 +225,18 @@ def test_pictures_of_equal_size_are_one_grid():
     assert resample_labels(labels, smaller).layers[0].shape == (1, 3, 3)
     placed = Geometry((4, 3, 1), (0.26, 0.26, 1.0), (0.1, 0.0, 0.0), dimension=2)
     assert not np.array_equal(resample_labels(labels, placed).layers[0], labels.layers[0])
+
+
+@pytest.mark.parametrize("unplaced", ["image", "labels", "both"])
+@pytest.mark.parametrize(("depth", "dimension"), [(2, 3), (1, 3), (1, 2)])
+def test_grids_of_equal_size_are_one_where_one_has_no_position(unplaced, depth, dimension):
+    image = Geometry((4, 3, depth), (0.7, 0.7, 3.0), (-20.0, -20.0, 5.0), dimension=3, placed=unplaced == "labels")
+    stack = Geometry((4, 3, depth), (0.1, 0.1, 1.0), dimension=dimension, placed=unplaced == "image")
+    labels = label_map(LABELS[:depth].astype(np.uint8), stack)
+    on_image, notices = on_grid_of(image, labels)
+    assert np.array_equal(on_image.layers[0], labels.layers[0])
+    assert on_image.geometry == image
+    assert not notices
 
 
 @pytest.mark.parametrize("unplaced", ["image", "labels"])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from made_images import GREY, metaimage, nifti, nrrd, patched, placed, png, png_chunk, png_rows
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, sha256_voxels, write_volume
 from MedProtectLib.volume import Geometry, Volume
 
@@ -374,6 +375,25 @@ def test_nrrd_in_ras_space_keeps_its_fields(tmp_path):
     assert volume.geometry.direction == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
     write_volume(volume, tmp_path / "out.nrrd")
     assert (tmp_path / "out.nrrd").read_bytes() == (tmp_path / "in.nrrd").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("centerings", "origin"),
+    [("node node node", (10, 20, 30)), ("cell cell cell", (11, 21, 31.5)), ("cell Node cell", (11, 20, 31.5)), (None, (11, 21, 31.5))],
+)
+@pytest.mark.parametrize("field", ["centerings", "centers"])
+def test_nrrd_axes_begin_in_the_middle_of_a_voxel_or_at_its_face(field, centerings, origin, tmp_path):
+    fields = {"spacings": "2 2 3", "axis mins": "10 20 30"} | ({} if centerings is None else {field: centerings})
+    (tmp_path / "in.nrrd").write_bytes(nrrd(GREY, **fields))
+    assert read_volume(tmp_path / "in.nrrd").geometry.origin == origin
+    assert sitk.ReadImage(tmp_path / "in.nrrd").GetOrigin() == origin
+
+
+@pytest.mark.parametrize("centerings", ["node node", "node node middle"])
+def test_nrrd_centerings_that_are_none(centerings, tmp_path):
+    (tmp_path / "in.nrrd").write_bytes(nrrd(GREY, **{"spacings": "2 2 3", "axis mins": "10 20 30", "centerings": centerings}))
+    with pytest.raises(MedProtectError, match="damaged NRRD header: 'centerings'"):
+        read_volume(tmp_path / "in.nrrd")
 
 
 @pytest.mark.parametrize("extension", [".nrrd", ".nii", ".nii.gz"])

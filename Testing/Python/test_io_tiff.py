@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,3 +222,22 @@ def test_damaged_pixels(tmp_path):
 def test_damaged_tags(tmp_path, content, reason):
     (tmp_path / "in.tif").write_bytes(content)
     refused(tmp_path / "in.tif", reason)
+
+
+def write_one_page_for_all(path: Path, description: str | None) -> None:
+    """A stack of which only the first picture has a page; the pixels of the others follow."""
+    tifffile.imwrite(path, STACK, photometric="minisblack", truncate=True)
+    if description is not None:
+        tifffile.tiffcomment(path, description)
+
+
+@pytest.mark.parametrize("description", [None, "ImageJ=1.53t\nimages=5\nslices=5\nunit=mm\n", "shape=(5, 13, 17)"])
+def test_a_stack_of_which_only_the_description_counts_the_pictures_is_refused(description: str | None, tmp_path: Path) -> None:
+    write_one_page_for_all(tmp_path / "in.tif", description)
+    with pytest.raises(MedProtectError, match="announces 5 pictures, but only 1 of them"):
+        read_volume(tmp_path / "in.tif")
+
+
+def test_a_page_that_was_taken_out_of_a_stack_with_its_description_is_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", STACK[0], description="ImageJ=1.53t\nimages=5\nslices=5\n", metadata=None)
+    assert np.array_equal(read_volume(tmp_path / "in.tif").array[0], STACK[0])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import read_volume
 from MedProtectLib.levels import FineLevels, GridLevels, IntegerLevels, find_levels, find_padding
 from MedProtectLib.regions import Regions, find_regions
 from MedProtectLib.volume import Geometry, Volume
@@ -37,6 +40,61 @@ def test_a_float_grid_is_found_and_kept(step: float, origin: float, count: int, 
     assert moved.max() <= array.max()
     tolerance = 0.1 * levels.step
     assert np.allclose(moved.astype(float) - stored.astype(float), counts * levels.step, atol=tolerance)
+
+
+@given(step=st.sampled_from([0.0366, 0.1, 1 / 3, 0.3713, 2.442]), top=st.integers(2000, 400_000), seed=st.integers(0, 99))
+def test_a_bright_outlier_hides_no_float_grid(step: float, top: int, seed: int) -> None:
+    array = (step * np.append(np.random.default_rng(seed).integers(0, 1500, 2399), top)).astype(np.float32).reshape(6, 20, 20)
+    levels = find_levels(volume_of(array), None, 4 * step, everywhere(array))
+    assert isinstance(levels, GridLevels)
+    for up in (True, False):
+        counts = np.minimum(levels.room(array, np.full(array.shape, up)), 20) * (1 if up else -1)
+        indices = levels.shift(array, counts).astype(np.float64) / step
+        assert np.abs(indices - np.rint(array / step) - counts).max() < 0.05
+
+
+def test_a_float_grid_whose_largest_value_is_far_from_the_others(shared_data: Path) -> None:
+    volume = read_volume(shared_data / "msd_hippocampus" / "imagesTr" / "hippocampus_311.nii.gz")
+    levels = find_levels(volume, None, 20.0, everywhere(volume.array))
+    assert isinstance(levels, GridLevels)
+    assert levels.step == pytest.approx(0.1046952, abs=1e-7)
+
+
+def test_few_values_that_happen_to_lie_near_a_grid_are_on_none() -> None:
+    array = (1.974779590763816 * np.resize([0.0, 2, 177, 14238, 264189], (4, 10, 10))).astype(np.float64)
+    assert isinstance(find_levels(volume_of(array), None, 6.0, everywhere(array)), FineLevels)
+
+
+def test_continuous_floats_are_on_no_grid_though_all_are_multiples_of_the_gap_between_floats(rng: np.random.Generator) -> None:
+    array = rng.uniform(1000, 1020, (6, 20, 20)).astype(np.float32)
+    assert isinstance(find_levels(volume_of(array), None, 0.3, everywhere(array)), FineLevels)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("outlier", [60_000, 200_000, 3_000_000, 2**30, 2**40])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_whole_numbers_of_any_range_stay_whole(kind: type, outlier: int, multiple: int, rng: np.random.Generator) -> None:
+    array = (multiple * np.rint(rng.normal(1500, 300, (6, 20, 20)).clip(1))).astype(kind)
+    array[0, 0, :3] = outlier
+    inside = find_regions(np.broadcast_to(np.arange(6)[:, None, None] > 2, array.shape), half_width=0)
+    levels = find_levels(volume_of(array), None, 6.0 * multiple, inside)
+    assert levels.step == multiple
+    stored, up = array[3:], rng.random((3, 20, 20)) < 0.5
+    counts = levels.within(6.0 * multiple, stored, np.minimum(levels.room(stored, up), 6), up)
+    assert np.mean(counts == 6) > 0.99
+    assert np.array_equal(levels.shift(stored, np.where(up, counts, -counts)), stored + np.where(up, counts, -counts) * multiple)
+
+
+def test_whole_numbers_without_neighbours_stay_whole(rng: np.random.Generator) -> None:
+    array = rng.choice([0.0, 20, 41, 63, 97, 2000, 2021], (6, 20, 20)).astype(np.float32)
+    levels = find_levels(volume_of(array), None, 6.0, everywhere(array))
+    assert levels.step == 1
+
+
+def test_whole_numbers_beyond_the_gap_between_floats_move_by_no_less_than_that(rng: np.random.Generator) -> None:
+    array = np.rint(rng.normal(1500, 300, (6, 20, 20))).astype(np.float32)
+    array[0, 0, :3] = 3e7
+    assert find_levels(volume_of(array), None, 6.0, everywhere(array)).step == 2
 
 
 def test_continuous_floats_get_a_fine_binary_step(rng: np.random.Generator) -> None:

@@ -252,6 +252,17 @@ def test_a_float_image_on_a_grid_stays_on_it() -> None:
     assert np.isin(np.unique(result.volume.array * 4) % 10, (5.0,)).all()
 
 
+@pytest.mark.parametrize("outlier", [200_000, 2**27])
+def test_whole_numbers_in_floats_stay_whole_beside_a_bright_outlier(outlier: int) -> None:
+    volume, labels = scene()
+    array = np.rint(volume.array * 7.3).astype(np.float32)
+    array[0, 0, :3] = outlier
+    result = Protector(profile=untrained(3)).protect(Volume(array, volume.geometry), labels)
+    assert result.statistics.changed_fraction >= 0.5
+    assert result.statistics.max_abs_change[0] <= BOUND * BOUND_ROUNDING
+    assert np.array_equal(result.volume.array, np.rint(result.volume.array))
+
+
 def test_below_two_levels_warns_and_below_one_refuses() -> None:
     volume, labels = scene()
     coarse = Protector(profile=untrained(3), window=(0, 100)).protect(volume, labels)

@@ -55,6 +55,23 @@ def test_mr_uses_the_percentiles_of_the_nonzero_voxels(rng: np.random.Generator)
     assert (window.low, window.high) == pytest.approx(tuple(np.percentile(array[array != 0], (0.5, 99.5))))
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("slope", [0.7, float(np.float32(0.7)), -0.3, 1.0])
+def test_the_background_counts_as_zero_though_slope_and_intercept_are_rounded(slope: float, dtype: type, rng: np.random.Generator) -> None:
+    array = rng.integers(1500, 2500, (8, 50, 50)).astype(dtype)
+    array[:, :, :15] = 1000
+    volume, regions = scene(array, slope=slope, intercept=-round(slope * 1000, 3))
+    window = choose_window(volume, regions, modality="MR")
+    assert (window.low, window.high) == pytest.approx(tuple(np.percentile(volume.in_units(array[array != 1000]), (0.5, 99.5))), rel=1e-5)
+
+
+def test_values_beside_a_large_stored_zero_are_not_zero(rng: np.random.Generator) -> None:
+    array = (2**31 + rng.integers(1, 100, (8, 50, 50))).astype(np.uint32)
+    array[:, :, :15] = 2**31
+    window = choose_window(*scene(array, intercept=-(2.0**31)), modality="MR")
+    assert (window.low, window.high) == pytest.approx(tuple(np.percentile(array[array != 2**31] - 2.0**31, (0.5, 99.5))))
+
+
 def test_photographs_have_their_full_range() -> None:
     window = choose_window(*scene(np.full((8, 50, 50, 3), 9, np.uint8), photograph=True))
     assert (window.low, window.high, window.guessed) == (0, 255, False)
