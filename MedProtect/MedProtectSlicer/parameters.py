@@ -15,6 +15,8 @@ from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import segmentsOf
 from MedProtectSlicer.settings import ProtectSettings
 
+Labels = Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007 (the wrapper knows only Union)
+
 
 class Strength(Enum):
     """How strong the perturbation may be."""
@@ -92,8 +94,8 @@ class MedProtectParameterNode:
     """The state of the module's panel. ``skippedSegments`` are the ids in ``skippedIn`` that are not to be protected: new segments are."""
 
     volume: slicer.vtkMRMLScalarVolumeNode
-    labels: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007 (the wrapper knows only Union)
-    skippedIn: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+    labels: Labels
+    skippedIn: Labels
     skippedSegments: list[str]
     method: str = "umed"
     profile: str = ""

@@ -73,7 +73,9 @@ def test_answers_from_products_are_the_answers(weights: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(("name", "in_plane"), [("lsp", (slice(6, 9), slice(20, 24))), ("ar", (slice(0, 40), slice(0, 36)))])
-def test_a_class_is_drawn_on_its_own_box_where_places_decide(name: str, in_plane: tuple[slice, slice]) -> None:
+def test_a_class_is_drawn_on_its_own_box_where_places_decide(
+    name: str, in_plane: tuple[slice, slice], monkeypatch: pytest.MonkeyPatch
+) -> None:
     method_of: type[PatternMethod] = {"lsp": LSP, "ar": AR}[name]
     purpose = Purpose(2, classes=(1, 2))
     method = method_of(purpose, {}, method_of.draw_fixed(purpose, {}, np.random.default_rng(0)))
@@ -83,7 +85,12 @@ def test_a_class_is_drawn_on_its_own_box_where_places_decide(name: str, in_plane
     case = Case(np.zeros(classes.shape, np.float32), classes, Regions(whole, classes > 0, classes > 9), whole)
     drawn: list[Box] = []
     pattern = method.pattern
-    method.pattern = lambda number, channel, part, seed: drawn.append(part) or pattern(number, channel, part, seed)  # type: ignore[method-assign,func-returns-value]
+
+    def noted(number: int, channel: int, part: Box, seed: list[int]) -> np.ndarray:
+        drawn.append(part)
+        return pattern(number, channel, part, seed)
+
+    monkeypatch.setattr(method, "pattern", noted)
     method.perturb(case, 1.0)
     assert drawn == [whole, (slice(1, 2), *in_plane)]
 
