@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from MedProtectLib.io import read_labels, read_volume, write_volume
     from MedProtectLib.job import ProtectJob, protect_file
     from MedProtectLib.profile import Profile
-    from MedProtectLib.protector import Protection, Protector
+    from MedProtectLib.protection import Protection
+    from MedProtectLib.protector import Protector
     from MedProtectLib.release.restore import restore_file
     from MedProtectLib.verify import verify_files
     from MedProtectLib.volume import Geometry, LabelMap, Segment, Volume
@@ -28,7 +29,7 @@ _HOME = {
     "LabelMap": "volume",
     "Profile": "profile",
     "ProtectJob": "job",
-    "Protection": "protector",
+    "Protection": "protection",
     "Protector": "protector",
     "Segment": "volume",
     "Volume": "volume",

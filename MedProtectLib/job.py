@@ -13,7 +13,8 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_image, sha256_path, sha256_voxels, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
-from MedProtectLib.protector import Protection, Protector
+from MedProtectLib.protection import Protection
+from MedProtectLib.protector import Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
 from MedProtectLib.staging import PROTECTED, Destination, Staged, plan_destination, staged
 from MedProtectLib.statistics import Statistics, measure
@@ -99,7 +100,7 @@ def protect_file(
         if labels is not None:
             labelled = {"labels_file": labels.name, "labels_sha256": sha256_path(labels)}
         record = shareable_record(protection, statistics, shared)
-        kept = private_record(protection, shared | originals | labelled, segments, protector.seed_for(protection.profile))
+        kept = private_record(protection, shared | originals | labelled, segments)
         at("report")
         _write_private(stage, destination, protection, stored, statistics, kept, key)
         write_json(stage.output / destination.record.name, record)

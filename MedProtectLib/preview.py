@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from MedProtectLib.change import apply_counts, quantised_change, stored_components
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.methods.base import CONTEXT, Component, Halo
-from MedProtectLib.protector import Components, Plan, Protector, apply_counts, channel_cases, stored_components
+from MedProtectLib.plan import Plan, channel_cases
+from MedProtectLib.protection import Components
+from MedProtectLib.protector import Protector
 from MedProtectLib.regions import Box, Regions, grown, within
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Geometry, LabelMap, Volume
@@ -16,7 +19,7 @@ from MedProtectLib.volume import Geometry, LabelMap, Volume
 class SlabPreview:
     """Slices ``slices`` of a case before and after, as volumes of their own on their place in space.
 
-    ``components`` as in a :class:`~MedProtectLib.protector.Protection`: float32 of the slab's shape, in window units.
+    ``components`` as in a :class:`~MedProtectLib.protection.Protection`: float32 of the slab's shape, in window units.
     ``statistics`` are of the slab alone. Both are None where nothing of it changes.
     """
 
@@ -38,7 +41,7 @@ class Preview:
     """
 
     def __init__(self, protector: Protector, volume: Volume, labels: LabelMap) -> None:
-        self.protector, self.volume = protector, volume
+        self.volume = volume
         self.plan: Plan = protector.plan(volume, labels)
         self._touched = self.plan.regions.touched.sum(axis=(1, 2))
         self._whole: list[dict[str, Component]] | None = None
@@ -76,7 +79,7 @@ class Preview:
             return SlabPreview(slices, original, original, None, None)
         slab_plan = replace(plan, regions=in_slab, part_regions=tuple(of_parts))
         share = (self.volume.geometry.shape[0] / original.geometry.shape[0]) * (touched / int(self._touched.sum()))
-        counts = self.protector.quantise(parts, original, slab_plan, share)
+        counts = quantised_change(parts, original, slab_plan, share)
         protected = apply_counts(original, in_slab, counts, plan.levels)
         components = stored_components(parts, counts, original, slab_plan)
         return SlabPreview(slices, original, protected, components, measure(original, protected, in_slab, plan.windows, plan.bound))

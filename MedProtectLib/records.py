@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from MedProtectLib.protector import Protection, engine
+from MedProtectLib.engine import engine
+from MedProtectLib.protection import Protection
 from MedProtectLib.statistics import Statistics
 from MedProtectLib.version import __version__
 
@@ -44,7 +45,7 @@ def shareable_record(protection: Protection, statistics: Statistics, hashes: Map
     }
 
 
-def private_record(protection: Protection, hashes: Mapping[str, str], segments: Sequence[str], seed: int) -> dict[str, Any]:
+def private_record(protection: Protection, hashes: Mapping[str, str], segments: Sequence[str]) -> dict[str, Any]:
     """What repeats the run, for the owner of the data alone."""
     profile = protection.profile
     return {
@@ -52,7 +53,7 @@ def private_record(protection: Protection, hashes: Mapping[str, str], segments: 
         "medprotect": __version__,
         **hashes,
         "segments": list(segments),
-        "seed": seed,
+        "seed": protection.seed,
         "bound": protection.bound,
         "target_psnr": protection.target_psnr,
         "window": one_or_all([{"low": w.low, "high": w.high, "unit": w.unit, "rule": w.rule} for w in protection.windows]),

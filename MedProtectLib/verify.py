@@ -12,9 +12,9 @@ import numpy as np
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import labels_or_class, read_volume, sha256_image, sha256_voxels
+from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.levels import BOUND_ROUNDING, find_padding
 from MedProtectLib.profile import LARGEST_HALF_WIDTH
-from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import HALF_WIDTH, find_regions
 from MedProtectLib.staging import RECORD
 from MedProtectLib.statistics import Statistics, measure

@@ -14,7 +14,7 @@ from MedProtectSlicer.results import Finished
 from MedProtectSlicer.words import inModuleWords
 
 if TYPE_CHECKING:
-    from MedProtectLib.protector import Protection
+    from MedProtectLib.protection import Protection
 
 
 def fromMemory(protection: Protection, dtype: np.dtype) -> Finished:

@@ -16,10 +16,10 @@ from MedProtectLib.audit.settings import Setting, default_setting, setting_of
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import CaseFiles, find_cases
 from MedProtectLib.io import sha256_path
+from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.label_classes import Classes, common_classes, in_counting_order
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
-from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import find_regions
 from MedProtectLib.untrusted import read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume

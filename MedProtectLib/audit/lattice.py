@@ -13,7 +13,7 @@ from MedProtectLib.audit.data import Sample
 from MedProtectLib.audit.regimes import Attack, Knowledge
 from MedProtectLib.methods.base import Case, Purpose
 from MedProtectLib.methods.weave import Weave
-from MedProtectLib.protector import LARGEST_BOUND
+from MedProtectLib.profile import LARGEST_BOUND
 
 LOOKED_AT = 20
 SIGMA = 1.0

@@ -166,8 +166,9 @@ def _bound(asked: float | None, profiles: dict[str, Path], folders: dict[str, Pa
         UsageError: it is out of range, or what is audited has several bounds or does not say which.
     """
     from MedProtectLib.audit.released import recorded_bounds
+    from MedProtectLib.checks import check_bound
     from MedProtectLib.profile import Profile
-    from MedProtectLib.protector import DEFAULT_BOUND, check_bound
+    from MedProtectLib.protector import DEFAULT_BOUND
 
     if asked is not None:
         check_bound(asked)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from MedProtectLib.checks import check_bound, check_seed
 from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
@@ -22,7 +23,6 @@ from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
-from MedProtectLib.protector import check_bound, check_seed
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import check_modality, check_window
 

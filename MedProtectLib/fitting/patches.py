@@ -13,11 +13,11 @@ import torch
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.batch import Batch
 from MedProtectLib.fitting.dataset import TrainingCase
+from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods.base import CLASSIFICATION, CONTEXT, Purpose
 from MedProtectLib.outputs import private_folder
 from MedProtectLib.progress import Report, Stage
-from MedProtectLib.protector import on_grid_of
 from MedProtectLib.regions import find_regions, grown
 from MedProtectLib.texture import texture_map
 from MedProtectLib.window import choose_windows

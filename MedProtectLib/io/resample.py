@@ -12,6 +12,14 @@ from MedProtectLib.volume import Geometry, LabelMap
 UNPLACED = Geometry((1, 1, 1))
 
 
+def on_grid_of(geometry: Geometry, labels: LabelMap) -> tuple[LabelMap, tuple[str, ...]]:
+    """The labels on the image's grid, and a notice when they had to be resampled."""
+    if labels.geometry.same_grid(geometry):
+        return labels, ()
+    notice = f"{labels.name}: the labels lie on another grid than the image and were resampled to it (nearest)."
+    return resample_labels(labels, geometry), () if is_one_grid(labels.geometry, geometry) else (notice,)
+
+
 def resample_labels(labels: LabelMap, geometry: Geometry) -> LabelMap:
     """The labels at the voxel centres of another grid (nearest neighbour in space, 0 outside), layer by layer.
 

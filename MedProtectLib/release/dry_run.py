@@ -201,7 +201,7 @@ def _sampled(settings: Settings, protector: Protector, case: ReleaseCase) -> Sam
     perturbation = len(zlib.compress(protection.counts.tobytes(), FASTEST)) if settings.vault else 0
     statistics = measure(volume, protection.volume, protection.regions, protection.windows, protection.bound)
     about = dict.fromkeys(("original_file", "original_sha256", "labels_file", "labels_sha256", "protected_file", "protected_sha256"), "")
-    record = private_record(protection, about, settings.segments, protector.seed_for(protection.profile))
+    record = private_record(protection, about, settings.segments)
     pictures = 0
     for part, stored, measured in zip(protection.parts(), protection.volume.parts(), statistics.channels or (statistics,), strict=True):
         pictures += _drawn(report_content(part, stored, measured, record), settings.reports)

@@ -16,7 +16,8 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import labels_or_class, read_volume, sha256_file, sha256_voxels
 from MedProtectLib.io.npz import member_array
 from MedProtectLib.job import write_and_reread, write_pictures
-from MedProtectLib.protector import Protection, Protector
+from MedProtectLib.protection import Protection
+from MedProtectLib.protector import Protector
 from MedProtectLib.records import private_record, shareable_record
 from MedProtectLib.release.already import check_image
 from MedProtectLib.release.case import Item, ReleaseCase
@@ -248,6 +249,5 @@ def _records(
     labelled = {"image_class": str(case.image_class)}
     if case.labels is not None:
         labelled = {"labels_file": case.labels, "labels_sha256": inputs[case.labels]}
-    seed = making.protector.seed_for(protection.profile)
-    kept = private_record(protection, {**about, **originals, **labelled}, making.settings.segments, seed)
+    kept = private_record(protection, {**about, **originals, **labelled}, making.settings.segments)
     return shareable_record(protection, statistics, about), kept

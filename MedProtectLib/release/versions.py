@@ -21,7 +21,8 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, sha256_voxels
 from MedProtectLib.outputs import private_folder, write_private
-from MedProtectLib.protector import Components, Protection, Protector
+from MedProtectLib.protection import Components, Protection
+from MedProtectLib.protector import Protector
 from MedProtectLib.regions import Regions
 from MedProtectLib.release.case import ReleaseCase, file_name_of
 from MedProtectLib.release.commit import read_record

@@ -25,7 +25,7 @@ from audit_data import DATASETS, dataset_of
 from MedProtectLib import Protector
 from MedProtectLib.audit.data import AuditCase
 from MedProtectLib.audit.training import score, train_victim
-from MedProtectLib.protector import Protection
+from MedProtectLib.protection import Protection
 from MedProtectLib.volume import Volume
 
 FAMILIES = ("statistics", "intensity_histogram", "glcm", "glrlm", "glszm", "morphology")

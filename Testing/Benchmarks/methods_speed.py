@@ -39,8 +39,8 @@ from MedProtectLib.methods.base import Purpose
 from MedProtectLib.methods.em import EM
 from MedProtectLib.methods.voxshield import VoxShield
 from MedProtectLib.networks.tiling import run_in_tiles
+from MedProtectLib.plan import channel_case
 from MedProtectLib.progress import ignore
-from MedProtectLib.protector import channel_case
 
 SAMPLES = Path(__file__).parents[2] / "Resources" / "SampleData"
 EM_STEPS, EM_NOISE_STEPS, EPSILON = 20, 5, 4 / 255

@@ -69,14 +69,14 @@ def compare(image: Path, labels: Path, target: Path, repeats: int) -> None:
     from MedProtectLib import Protector, read_labels, read_volume
     from MedProtectLib.job import write_and_reread
     from MedProtectLib.networks.tiling import run_in_tiles
-    from MedProtectLib.protector import channel_case
+    from MedProtectLib.plan import channel_case
     from MedProtectLib.statistics import measure
 
     volume, label_map = read_volume(image), read_labels(labels)
     protector = Protector(target_psnr=50.1)
     result = protector.protect(volume, label_map)
     generators = protector.fitted(3)[1].generators  # type: ignore[attr-defined]
-    from MedProtectLib.protector import on_grid_of
+    from MedProtectLib.io.resample import on_grid_of
 
     classes = on_grid_of(volume.geometry, label_map)[0].classes()
     case = channel_case(volume, 0, classes, result.regions, result.window)

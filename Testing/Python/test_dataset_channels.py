@@ -26,7 +26,7 @@ from MedProtectLib.io.nrrd import new_source
 from MedProtectLib.methods import METHODS, method_class
 from MedProtectLib.preview import Preview
 from MedProtectLib.profile import Profile
-from MedProtectLib.protector import Protection
+from MedProtectLib.protection import Protection
 from MedProtectLib.regions import find_regions
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import IntensityWindow, choose_windows

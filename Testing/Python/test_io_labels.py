@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_images import metaimage, nifti, nrrd, patched, png, png_rows, slicer_segmentation
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels, resample_labels
-from MedProtectLib.protector import on_grid_of
+from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.volume import Geometry, LabelMap, Segment
 
 LABELS = (np.arange(24) % 4).reshape(2, 3, 4)

@@ -27,9 +27,9 @@ from MedProtectLib.methods import METHODS, method_class
 from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, REGIONS, SEGMENTATION, Case
 from MedProtectLib.methods.gradient import GradientMethod
 from MedProtectLib.methods.pattern import PatternMethod
+from MedProtectLib.plan import channel_case
 from MedProtectLib.preview import Preview
 from MedProtectLib.progress import Progress
-from MedProtectLib.protector import channel_case
 from MedProtectLib.regions import find_regions
 from MedProtectLib.volume import Geometry
 from MedProtectLib.window import IntensityWindow

@@ -19,7 +19,7 @@ require_harness()
 import slicer
 
 from MedProtectLib import MedProtectError, read_labels, read_volume
-from MedProtectLib.protector import on_grid_of
+from MedProtectLib.io.resample import on_grid_of
 from MedProtectSlicer.child import pythonExecutable
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of

@@ -1,0 +1,74 @@
+"""What is refused, or warned about, before anything is changed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.levels import Levels
+from MedProtectLib.methods.base import CLASSIFICATION, Method
+from MedProtectLib.profile import LARGEST_BOUND, Profile
+from MedProtectLib.regions import Regions
+from MedProtectLib.volume import LabelMap, Volume
+from MedProtectLib.window import IntensityWindow
+
+LEVELS_ADVISED = 2
+LARGEST_SEED = 2**63
+
+
+def check_bound(bound: float | None) -> None:
+    """Raises UsageError unless the bound is None or in (0, 32/255]."""
+    if bound is not None and not 0 < bound <= LARGEST_BOUND * (1 + 1e-9):
+        raise UsageError(f"bound {bound:g}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+
+
+def check_seed(seed: int) -> int:
+    """The seed as Python's own number.
+
+    Raises:
+        UsageError: it is no whole number from 0 to 2^63 - 1.
+    """
+    if not (isinstance(seed, int | np.integer) and 0 <= seed < LARGEST_SEED):
+        raise UsageError(f"seed {seed!r}: give a whole number from 0 to 2^63 - 1.")
+    return int(seed)
+
+
+def check_task(method: Method, labels: LabelMap) -> None:
+    """Raises MedProtectError where a method for segmentation is given the class of an image, or the other way round."""
+    if labels.of_whole_image != (method.purpose.task == CLASSIFICATION):
+        given, use = ("a class", "a label map (--labels)") if labels.of_whole_image else ("a label map", "the image's class (--class)")
+        raise MedProtectError(f"method '{method.name}' was fitted for {method.purpose.task} and was given {given}. Give {use}.")
+
+
+def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: Volume) -> tuple[str, ...]:
+    """A warning when the bound spans fewer than two stored levels.
+
+    Raises:
+        MedProtectError: it spans less than one, so that nothing could be written.
+    """
+    spanned = bound * window.width / (levels.step * abs(volume.slope))
+    needed = levels.step * abs(volume.slope) / window.width * 255
+    if spanned < 1:
+        raise MedProtectError(
+            f"{volume.name}: the bound of {bound * 255:.3g}/255 is {spanned:.2g} stored levels, so nothing could be written. "
+            f"Allow at least --bound {needed:.2g}/255, or keep the image with more levels."
+        )
+    if spanned < LEVELS_ADVISED:
+        return (
+            f"the bound of {bound * 255:.3g}/255 is only {spanned:.2g} stored levels: the pattern is coarse and easier to undo. "
+            f"Allow {LEVELS_ADVISED * needed:.2g}/255, or protect a version of the image with more levels.",
+        )
+    return ()
+
+
+def check_regions(regions: Regions, volume: Volume) -> None:
+    """Raises MedProtectError where a part of an image has nothing that may change."""
+    if not regions.touched.any():
+        raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
+
+
+def public_warning(profile: Profile) -> tuple[str, ...]:
+    """What to know about a profile that anybody can have."""
+    if not profile.public:
+        return ()
+    return ("a public profile was used: anybody can have it and subtract what it adds. For a release fit your own with 'medprotect fit'.",)
