@@ -28,10 +28,10 @@ def run(arguments: Namespace) -> int:
 def row_of(name: str) -> dict[str, Any]:
     """What there is to know about a method, JSON values."""
     from MedProtectLib.methods import method_class
-    from MedProtectLib.methods.measured import EFFECTS, NOT_WITHSTOOD, SECONDS_PER_CASE
+    from MedProtectLib.methods.measured import SECONDS_PER_CASE, effects, not_withstood
     from MedProtectLib.profile import shipped_profile
 
-    method, effect = method_class(name), EFFECTS.get(name)
+    method = method_class(name)
     return {
         "name": name,
         "title": method.title,
@@ -43,8 +43,8 @@ def row_of(name: str) -> dict[str, Any]:
         "scopes": list(method.scopes),
         "parameters": {key: asdict(parameter) for key, parameter in method.parameters.items()},
         "seconds_per_case": SECONDS_PER_CASE.get(name),
-        "measured": None if effect is None else asdict(effect) | {"below_random": effect.below_random},
-        "does_not_withstand": list(NOT_WITHSTOOD.get(name, ())),
+        "measured": [asdict(effect) | {"below_random": effect.below_random} for effect in effects().get(name, ())],
+        "does_not_withstand": list(not_withstood(name)),
         "public_profiles": [f"{d}D" for d in (2, 3) if shipped_profile(name, d) is not None],
     }
 
@@ -60,17 +60,16 @@ def _text(row: dict[str, Any]) -> str:
         ("components", ", ".join(row["components"])),
         *(("--set", parameter) for parameter in parameters),
         ("time per case", seconds),
-        ("measured", _effect_text(row["measured"])),
-        ("does not withstand", "; ".join(row["does_not_withstand"]) or "not yet audited by us"),
-        ("profiles", f"{', '.join(row['public_profiles']) or 'none'} (public)"),
+        *(("measured", _effect_text(effect)) for effect in row["measured"]),
+        *(("does not withstand", training) for training in row["does_not_withstand"]),
+        ("public profiles", ", ".join(row["public_profiles"]) or "none"),
     ]
     return f"{row['name']}: {row['title']}\n{table(lines)}"
 
 
-def _effect_text(effect: dict[str, Any] | None) -> str:
-    if effect is None:
-        return "not yet, by us"
-    verdict = "victim lower than after random noise" if effect["below_random"] else "victim NOT clearly lower than after random noise"
-    scores = f"{effect['protected']:.2f} against {effect['random']:.2f}, clean {effect['clean']:.2f}"
-    seeds = "one seed" if effect["seeds"] == 1 else f"mean of {effect['seeds']} seeds"
-    return f"{verdict}: {scores} ({effect['regime']}, {seeds})"
+def _effect_text(effect: dict[str, Any]) -> str:
+    apart = 100 * (effect["protected"] - effect["random"])
+    width = "" if effect["interval"] is None else f" ± {100 * effect['interval']:.1f}"
+    seeds = "one seed" if effect["seeds"] == 1 else f"{effect['seeds']} seeds"
+    scores = f"{effect['score']} {effect['protected']:.2f}, after random noise {effect['random']:.2f}, clean {effect['clean']:.2f}"
+    return f"{effect['data']}, {effect['psnr_db']:.1f} dB: {scores} ({apart:+.1f}{width} points against noise, {seeds})"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from MedProtectLib import Profile, read_volume
+from MedProtectLib.methods.measured import Effect, not_withstood
 from samples import SAMPLES, Run
 
 NODULES = SAMPLES / "lidc_nodules"
@@ -177,5 +180,22 @@ def test_methods_tells_what_each_needs_and_what_was_measured(run: Run) -> None:
     assert set(METHODS) == {"umed", "voxshield", "em", "salm", "tap", "sep", "lsp", "ar", "weave"}
     for row in rows:
         assert {"needs", "dimensions", "tasks", "scopes", "parameters", "seconds_per_case", "measured", "public_profiles"} <= set(row)
+        assert row["measured"], row["name"]
     text = run("methods")[1]
     assert all(f"{name}: " in text for name in METHODS)
+
+
+def test_what_methods_says_of_effects_is_what_the_rows_of_the_audit_say() -> None:
+    script = Path(__file__).parents[1] / "Benchmarks" / "measured_effects.py"
+    checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_method_that_leaves_victims_as_they_were_is_said_not_to_withstand_them() -> None:
+    def effect(protected: float, interval: float | None) -> Effect:
+        return Effect("busi", "DSC", 50.1, chance=0.1, clean=0.6, random=0.5, protected=protected, interval=interval, seeds=3)
+
+    assert [effect(0.3, None).below_random, effect(0.3, 0.3).below_random, effect(0.3, 0.1).below_random] == [False, False, True]
+    assert [effect(0.05, 0.1).kept, effect(0.35, 0.1).kept] == [0.0, pytest.approx(0.5)]
+    assert "standard training on hippocampus (MSD), 3D (victim keeps 100%)" in not_withstood("weave")
+    assert not any("breast" in training.lower() for training in not_withstood("weave"))
