@@ -41,7 +41,7 @@ class MedProtect(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", self._onStartupCompleted)
 
     def _onStartupCompleted(self):
-        registerSampleData(Path(self.resourcePath("Icons")))
+        registerSampleData(Path(self.resourcePath("Icons")).parent)
 
 
 class MedProtectTest(ScriptedLoadableModuleTest):

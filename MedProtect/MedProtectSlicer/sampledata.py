@@ -1,29 +1,27 @@
-"""Data to try the module with."""
+"""Data to try the module with: they come with it, so that a machine without internet has them too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# To be set together with the project's URL in pyproject.toml: where the folder Resources/SampleData can be downloaded.
-BASE_URL = "https://example.org/SlicerMedProtect/Resources/SampleData"
 NAME = "MedProtectCT"
 SOURCES = (
-    ("totalseg_ct/ct.nii.gz", "e50c00b2914e2cac0aaee8e7f3b5f57d44d9f21bfd5c0577271c54c0cb49e9fb", "VolumeFile"),
-    ("totalseg_ct/labels.seg.nrrd", "d08f71ef73c8ad3142dc847c58e35f92ce8e2d08df498220a2de562af174e011", "SegmentationFile"),
+    (f"{NAME}.nii.gz", "e50c00b2914e2cac0aaee8e7f3b5f57d44d9f21bfd5c0577271c54c0cb49e9fb", "VolumeFile"),
+    (f"{NAME}.seg.nrrd", "d08f71ef73c8ad3142dc847c58e35f92ce8e2d08df498220a2de562af174e011", "SegmentationFile"),
 )
 
 
-def registerSampleData(icons: Path) -> None:
-    """Offer the project's small CT with its segmentation in the module Sample Data."""
+def registerSampleData(resources: Path) -> None:
+    """Offer the module's small CT with its segmentation in the module Sample Data, which copies it into its cache and loads it."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="MedProtect",
         sampleName=NAME,
-        thumbnailFileName=str(icons / "MedProtect.png"),
-        uris=[f"{BASE_URL}/{path}" for path, _sha256, _kind in SOURCES],
-        fileNames=[f"{NAME}.nii.gz", f"{NAME}.seg.nrrd"],
-        checksums=[f"SHA256:{sha256}" for _path, sha256, _kind in SOURCES],
+        thumbnailFileName=str(resources / "Icons" / "MedProtect.png"),
+        uris=[(resources / "SampleData" / name).absolute().as_uri() for name, _sha256, _kind in SOURCES],
+        fileNames=[name for name, _sha256, _kind in SOURCES],
+        checksums=[f"SHA256:{sha256}" for _name, sha256, _kind in SOURCES],
         nodeNames=[NAME, f"{NAME} segmentation"],
-        loadFileType=[kind for _path, _sha256, kind in SOURCES],
+        loadFileType=[kind for _name, _sha256, kind in SOURCES],
     )

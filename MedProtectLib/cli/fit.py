@@ -15,9 +15,9 @@ from MedProtectLib.progress import ignore
 EXAMPLE = """example:
   medprotect fit dataset/ --output site.medprotect
 
-dataset/ holds imagesTr and labelsTr with equal file names (Decathlon, nnU-Net; case_0000.nii.gz, case_0001.nii.gz, ... are
-the channels of one case), or one folder of images per class (classification). It may also be a MedMNIST file (.npz), or a
-CSV with the columns case,image,labels or case,image,class.
+dataset/ holds imagesTr and labelsTr, or images and labels, with equal file names (Decathlon, nnU-Net; case_0000.nii.gz,
+case_0001.nii.gz, ... are the channels of one case), or one folder of images per class (classification). It may also be a MedMNIST
+file (.npz), or a CSV with the columns case,image,labels or case,image,class.
 Several processes: torchrun --nproc-per-node 2 -m MedProtectLib fit ...
 One image: medprotect fit ct.nii.gz --labels ct_labels.nii.gz --output site.medprotect
 Whoever has the profile can compute your perturbations: keep it with your private files. Without --seed, a method that draws

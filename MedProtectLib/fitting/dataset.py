@@ -12,7 +12,8 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import channel_files, read_labels, read_volume, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
-from MedProtectLib.io.names import is_dicom
+from MedProtectLib.io.label_names import check_no_labels
+from MedProtectLib.io.names import is_dicom, part_with_labels
 from MedProtectLib.io.npz import member_volume, read_array
 from MedProtectLib.untrusted import is_file, read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
@@ -83,18 +84,19 @@ class CaseFiles:
 def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]:
     """The labelled cases of a dataset, by name.
 
-    A folder holds ``imagesTr`` and ``labelsTr`` with equal file names (Decathlon) or images ending in ``_0000``, ``_0001``,
-    ... (nnU-Net; the channel files of a case are one image), DICOM series with a segmentation or structure set that names them,
-    or one folder of images per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the columns case
-    and image, and labels (a label map) or class (of the whole image), and may have split; its paths are relative to the manifest.
-    ``split`` keeps the rows of that split.
+    A folder holds ``imagesTr`` and ``labelsTr``, or ``images`` and ``labels``, with equal file names (Decathlon) or images ending in
+    ``_0000``, ``_0001``, ... (nnU-Net; the channel files of a case are one image), DICOM series with a segmentation or structure set
+    that names them, or one folder of images per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the
+    columns case and image, and labels (a label map) or class (of the whole image), and may have split; its paths are relative to the
+    manifest. ``split`` keeps the rows of that split.
 
     Raises:
         MedProtectError: no such dataset, no labelled case, or an entry that cannot be used.
     """
     dataset = Path(dataset)
     if dataset.is_dir():
-        cases = _from_folder(dataset) if (dataset / "imagesTr").is_dir() else _from_dicom(dataset) or _from_class_folders(dataset)
+        part = part_with_labels(dataset)
+        cases = _from_dicom(dataset) or _from_class_folders(dataset) if part is None else _from_folder(dataset, part)
     elif dataset.suffix.lower() == ".csv" and dataset.is_file():
         cases = _from_manifest(dataset, split)
     elif dataset.suffix.lower() == ".npz" and dataset.is_file():
@@ -103,18 +105,18 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
         raise MedProtectError(f"{dataset}: neither a dataset folder nor a CSV manifest nor a MedMNIST file (.npz).")
     if not cases:
         raise MedProtectError(
-            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr, DICOM series with SEG or RTSTRUCT, a folder of "
-            "images per class, or a CSV with columns case,image,labels or case,image,class."
+            f"{dataset}: no labelled case found. Give a folder with imagesTr and labelsTr or images and labels, DICOM series with SEG or "
+            "RTSTRUCT, a folder of images per class, or a CSV with columns case,image,labels or case,image,class."
         )
     if len({case.labels is None for case in cases}) > 1:
         raise MedProtectError(f"{dataset}: some cases have label maps and others a class only. Fit them apart, by the split column.")
     return sorted(cases, key=lambda case: case.name)
 
 
-def _from_folder(folder: Path) -> list[CaseFiles]:
-    labels = {stem_of(p): p for p in _visible(folder / "labelsTr")}
+def _from_folder(folder: Path, part: str) -> list[CaseFiles]:
+    labels = {stem_of(p): p for p in _visible(folder / f"labels{part}")}
     images: dict[str, list[Path]] = {}
-    for image in _visible(folder / "imagesTr"):
+    for image in _visible(folder / f"images{part}"):
         stem = stem_of(image)
         channel = CHANNEL_STEM.fullmatch(stem)
         name = stem if stem in labels or channel is None else channel[1]
@@ -155,6 +157,8 @@ def _from_dicom(folder: Path) -> list[CaseFiles]:
 
 def _from_class_folders(folder: Path) -> list[CaseFiles]:
     classes = [p for p in sorted(folder.glob("*")) if p.is_dir() and not p.name.startswith(".")]
+    for each in classes:
+        check_no_labels(each, each.name, [stem_of(image) for image in _visible(each)])
     cases = [CaseFiles(f"{c.name}/{stem_of(image)}", image, image_class=c.name) for c in classes for image in _visible(c)]
     if cases and len({case.image_class for case in cases}) < 2:
         raise MedProtectError(f"{folder}: all images are in one class folder. Classification needs at least two classes.")

@@ -31,6 +31,19 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def part_with_labels(dataset: Path) -> str | None:
+    """What follows "images" and "labels" in the names of the folders that hold the labelled cases of a dataset.
+
+    "Tr" for Decathlon and nnU-Net, nothing where the folders are called images and labels and hold files other than DICOM; None
+    where a dataset has no such folders.
+    """
+    if (dataset / "imagesTr").is_dir():
+        return "Tr"
+    images = (p for p in (dataset / "images").glob("*") if p.is_file() and not p.name.startswith("."))
+    first = next(images, None)
+    return "" if (dataset / "labels").is_dir() and first is not None and not is_dicom(first) else None
+
+
 def case_name(path: str | os.PathLike[str]) -> str:
     """The name of a case by its image: a file's :func:`stem_of`, a folder's name, a DICOM file's name without ``.dcm``.
 

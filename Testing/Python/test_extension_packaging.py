@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,7 +40,7 @@ def module_files() -> list[str]:
 
 def test_the_module_lists_every_file():
     text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "MedProtect")
-    listed = re.findall(r"^  (\S+\.(?:py|ui|png|txt))$", text, re.MULTILINE)
+    listed = re.findall(r"^  (\S+\.(?:py|ui|png|txt|md|gz|nrrd))$", text, re.MULTILINE)
     assert sorted(listed) == module_files()
 
 
@@ -118,10 +121,24 @@ def test_cmake_fields_are_what_the_index_reads():
     assert "## NEXT_MODULE" in CMAKE
 
 
-def test_sample_data_come_from_the_projects_home():
-    text = (MODULE / "MedProtectSlicer" / "sampledata.py").read_text(encoding="utf-8")
-    (base,) = re.findall(r'^BASE_URL = "(.+)"$', text, re.MULTILINE)
-    assert base == set_in("EXTENSION_HOMEPAGE") + "/Resources/SampleData"
+def test_sample_data_come_with_the_module(monkeypatch, tmp_path):
+    registered = {}
+    logic = SimpleNamespace(registerCustomSampleDataSource=registered.update)
+    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+    monkeypatch.syspath_prepend(str(MODULE))
+    from MedProtectSlicer.sampledata import registerSampleData
+
+    registerSampleData(MODULE / "Resources")
+    assert Path(registered["thumbnailFileName"]).is_file()
+    bundled = ROOT / "Resources" / "SampleData" / "totalseg_ct"
+    for uri, name, checksum, same in zip(
+        registered["uris"], registered["fileNames"], registered["checksums"], ("ct.nii.gz", "labels.seg.nrrd"), strict=True
+    ):
+        urllib.request.urlretrieve(uri, tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        assert checksum == f"SHA256:{hashlib.sha256(content).hexdigest()}"
+        assert content == (bundled / same).read_bytes()
+    assert (MODULE / "Resources" / "SampleData" / "ATTRIBUTION.md").read_bytes() == (bundled / "ATTRIBUTION.md").read_bytes()
 
 
 def test_requirements_are_those_of_the_library():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import CaseFiles, find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit, fit_on_case
 from MedProtectLib.io import read_labels, read_volume
@@ -74,6 +76,49 @@ def test_channels_of_nnunet_are_one_case(run: Run, tmp_path: Path, rng: np.rando
     assert answer["counts"]["quarantined"] == 1
     assert json.loads((tmp_path / "out2" / "dataset.json").read_text()) == about | {"numTraining": 1}
     assert sorted(p.name for p in (tmp_path / "out2" / "imagesTr").iterdir()) == ["made_001_0000.nii.gz", "made_001_0001.nii.gz"]
+
+
+def test_images_and_labels_without_tr_are_images_and_labels(run: Run, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 2)
+    (dataset / "dataset.json").unlink(missing_ok=True)
+    for kind in ("images", "labels"):
+        (dataset / f"{kind}Tr").rename(dataset / kind)
+    own = profile_for(find_cases(dataset), tmp_path)
+    assert release(run, dataset, tmp_path / "out", own)["counts"]["ok"] == 2
+    before, after = tree(dataset), tree(tmp_path / "out")
+    assert {name for name in after if "/" in name} == {name for name in before if "/" in name}
+    assert all((before[name] == after[name]) == name.startswith("labels/") for name in before if "/" in name)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        ("scans/a.png", "masks/a.png", "'masks' seems to hold label maps"),
+        ("train/images/a.png", "train/labels/a.png", "'labels' seems to hold label maps"),
+        ("benign/benign (1).png", "benign/benign (1)_mask.png", "'benign (1)_mask' seems to be the label map of 'benign (1)'"),
+        ("benign/a.png", "benign/a_mask_1.png", "'a_mask_1' seems to be the label map of 'a'"),
+    ],
+)
+def test_label_maps_are_not_taken_for_images_of_a_class(
+    run: Run, profile: Path, tmp_path: Path, rng: np.random.Generator, images: str, labels: str, said: str
+) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    for path in (images, labels, "malignant/b.png"):
+        picture(dataset / path, rng)
+    code, _, err = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
+    assert (code, len(err.strip().splitlines())) == (1, 1)
+    assert said in err
+    assert not any(out.glob("*/*"))
+    if not images.startswith("train"):
+        with pytest.raises(MedProtectError, match=re.escape(said)):
+            find_cases(dataset)
+
+
+def test_classes_may_share_the_names_of_their_images(tmp_path: Path, rng: np.random.Generator) -> None:
+    for path in ("benign/1.png", "benign/1_mask_of_a_dancer.png", "malignant/1.png"):
+        picture(tmp_path / path, rng)
+    assert [case.image_class for case in find_cases(tmp_path)] == ["benign", "benign", "malignant"]
+    assert len(list(find_layout(tmp_path).cases())) == 3
 
 
 def test_one_channel_of_nnunet_and_four_digits_of_decathlon(tmp_path: Path) -> None:

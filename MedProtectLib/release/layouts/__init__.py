@@ -27,6 +27,6 @@ def find_layout(dataset: Path) -> Layout:
         if layout.fits(dataset):
             return layout(dataset)
     raise MedProtectError(
-        f"{dataset}: no layout is known here. Give a folder with imagesTr and labelsTr, a BIDS dataset, a tree of DICOM series, a folder "
-        "of images per class, a CSV manifest or a MedMNIST file."
+        f"{dataset}: no layout is known here. Give a folder with imagesTr and labelsTr or images and labels, a BIDS dataset, a tree of "
+        "DICOM series, a folder of images per class, a CSV manifest or a MedMNIST file."
     )

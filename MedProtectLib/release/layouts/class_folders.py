@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from MedProtectLib.io import stem_of
+from MedProtectLib.io.label_names import check_no_labels
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, files_below, files_of, is_image, relative
 
@@ -21,11 +22,16 @@ class ClassFolders(Layout):
 
     def cases(self) -> Iterator[ReleaseCase]:
         for folder in (p for p in entries(self.root) if p.is_dir()):
-            for path in files_below(folder):
-                if is_image(path):
-                    place = relative(path, self.root)
-                    name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
-                    yield ReleaseCase(name, Item(place, place), files_of(path, self.root, place), image_class=path.parent.name)
+            images = [path for path in files_below(folder) if is_image(path)]
+            stems: dict[Path, set[str]] = {}
+            for path in images:
+                stems.setdefault(path.parent, set()).add(stem_of(path))
+            for parent, names in stems.items():
+                check_no_labels(parent, parent.name, names)
+            for path in images:
+                place = relative(path, self.root)
+                name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
+                yield ReleaseCase(name, Item(place, place), files_of(path, self.root, place), image_class=path.parent.name)
 
     def left_out(self) -> list[str]:
         loose = [p for p in entries(self.root) if p.is_file() and p.name.split(".")[0].upper() not in ABOUT]

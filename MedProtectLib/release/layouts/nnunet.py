@@ -1,4 +1,6 @@
-"""Decathlon and nnU-Net folders: imagesTr, labelsTr, imagesTs and dataset.json; nnU-Net's files end in a channel number."""
+"""Decathlon and nnU-Net folders: imagesTr, labelsTr, imagesTs and dataset.json, or images and labels alone; nnU-Net's files end in a
+channel number.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,13 @@ from typing import Any
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.io.names import part_with_labels
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, file_names, files_of, is_image, leads_out, relative
 
 PARTS = ("Tr", "Val", "Ts")
+UNDIVIDED = ("",)
 INDEX = "dataset.json"
 SIDECARS = (".json",)
 
@@ -28,14 +32,19 @@ class NnUNet(Layout):
 
     @classmethod
     def fits(cls, dataset: Path) -> bool:
-        return (dataset / "imagesTr").is_dir()
+        return part_with_labels(dataset) is not None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What follows "images" and "labels" in the names of its folders."""
+        return PARTS if part_with_labels(self.root) == PARTS[0] else UNDIVIDED
 
     def cases(self) -> Iterator[ReleaseCase]:
-        for part in PARTS:
+        for part in self.parts:
             labels = LabelFiles(self.root / f"labels{part}")
             for name, files in grouped(self.root / f"images{part}", labels):
                 found = labels.of(name) or labels.of(stem_of(files[0]))
-                yield self._case(name if part == "Tr" else f"images{part}/{name}", name, files, found)
+                yield self._case(name if part in (PARTS[0], *UNDIVIDED) else f"images{part}/{name}", name, files, found)
 
     def _case(self, case: str, name: str, files: list[Path], labels: Path | None) -> ReleaseCase:
         sources = [relative(p, self.root) for p in files]
@@ -74,7 +83,7 @@ class NnUNet(Layout):
         return {INDEX: (json.dumps(index | changed, indent=4, ensure_ascii=False) + "\n").encode() if changed else content}
 
     def left_out(self) -> list[str]:
-        known = {f"{kind}{part}" for kind in ("images", "labels") for part in PARTS} | {INDEX}
+        known = {f"{kind}{part}" for kind in ("images", "labels") for part in self.parts} | {INDEX}
         extra = [p.name for p in entries(self.root) if p.name not in known and not (p.is_file() and p.name.split(".")[0].upper() in ABOUT)]
         inside = (f"{folder}/{name}" for folder in sorted(known - {INDEX}) for name in file_names(self.root / folder))
         return extra + self.unused(inside)
