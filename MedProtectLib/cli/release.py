@@ -187,8 +187,8 @@ def _workforce(arguments: Namespace) -> Workforce:
     from MedProtectLib.release.runners.shard import Shard
 
     tls = None if arguments.dask_tls is None else (arguments.dask_tls[0], arguments.dask_tls[1], arguments.dask_tls[2])
-    if arguments.dask is not None:
-        check_address(arguments.dask, tls)
+    if arguments.dask is not None and (warning := check_address(arguments.dask, tls)):
+        say([warning], "warning")
     shard = None if arguments.shard is None else Shard.parse(arguments.shard)
     memory = None if arguments.memory is None else int(arguments.memory * 2**30)
     return Workforce(arguments.jobs, memory, shard, arguments.dask, tls)
