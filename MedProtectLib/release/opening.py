@@ -10,7 +10,7 @@ from pathlib import Path
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.outputs import private_folder
 from MedProtectLib.release.already import check_dataset
-from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
 
 
@@ -22,7 +22,7 @@ def opened(settings: Settings, resume: bool) -> Iterator[None]:
     Raises:
         MedProtectError: the roots or the dataset cannot be used, or another release is in the roots.
     """
-    _check(settings, resume)
+    check(settings, resume)
     roots, began = settings.roots, False
     missing = [folder for root in (roots.private, roots.output) for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -46,7 +46,12 @@ def _take_back(roots: Roots, began: bool, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _check(settings: Settings, resume: bool) -> None:
+def check(settings: Settings, resume: bool) -> None:
+    """Whether a release can begin, or go on, with these settings.
+
+    Raises:
+        MedProtectError: the roots, the dataset or the previous version cannot be used, or another release is in the roots.
+    """
     roots, dataset = settings.roots, Path(settings.dataset)
     roots.check(dataset)
     check_dataset(settings.root)
@@ -66,15 +71,22 @@ def _check(settings: Settings, resume: bool) -> None:
 
 
 def _check_previous(settings: Settings) -> None:
-    """A version is protected as the one before, or their difference would tell of both."""
-    if settings.earlier is None:
+    """A version is protected as the one before, or their difference would tell of both. Only a finished one knows all that went out
+    before it.
+    """
+    earlier = settings.earlier
+    if earlier is None:
         return
-    if not settings.earlier.manifest.is_file():
-        raise MedProtectError(f"{settings.earlier.private}: no release is here. Check --previous and --previous-private.")
-    now, before = settings.parameters(), Settings.load(settings.earlier.manifest).parameters()
+    if not earlier.manifest.is_file():
+        raise MedProtectError(f"{earlier.private}: no release is here. Check --previous and --previous-private.")
+    if not ((earlier.output / SUMMARY).is_file() or (earlier.audit.is_file() and not earlier.output.exists())):
+        raise MedProtectError(
+            f"{earlier.output / SUMMARY}: missing, so the previous version is not finished. Finish it with --resume, or give the one before it."
+        )
+    now, before = settings.parameters(), Settings.load(earlier.manifest).parameters()
     if different := [key for key in now if now[key] != before[key]]:
         raise MedProtectError(
-            f"{settings.earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike."
+            f"{earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike."
         )
 
 
