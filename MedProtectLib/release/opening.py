@@ -81,13 +81,11 @@ def _check_previous(settings: Settings) -> None:
         raise MedProtectError(f"{earlier.private}: no release is here. Check --previous and --previous-private.")
     if not ((earlier.output / SUMMARY).is_file() or (earlier.audit.is_file() and not earlier.output.exists())):
         raise MedProtectError(
-            f"{earlier.output / SUMMARY}: missing, so the previous version is not finished. Finish it with --resume, or give the one before it."
+            f"{earlier.output / SUMMARY}: missing: the previous version is not finished. Finish it (--resume), or give the one before it."
         )
     now, before = settings.parameters(), Settings.load(earlier.manifest).parameters()
     if different := [key for key in now if now[key] != before[key]]:
-        raise MedProtectError(
-            f"{earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike."
-        )
+        raise MedProtectError(f"{earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike.")
 
 
 def _write_manifest(settings: Settings, roots: Roots) -> bool:

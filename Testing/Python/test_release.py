@@ -115,6 +115,115 @@ def test_a_dry_run_plans_and_writes_nothing(run: Run, profile: Path, tmp_path: P
     assert "nothing: this was a dry run" in text
 
 
+DAMAGED = (
+    "a link out of the dataset",
+    "one image, two labels",
+    "a damaged index",
+    "a folder with other files",
+    "a release that is there",
+    "a changed case",
+    "a case that is gone",
+    "no previous version",
+    "a changed image",
+    "other labels",
+    "unlabelled now",
+    "no image",
+)
+
+
+def damage(kind: str, dataset: Path, first: Path, out: Path) -> list[object]:
+    """Do something to a dataset that keeps a case, or all of them, from going out; the options that belong to it."""
+    image, label = dataset / "imagesTr" / NAMES[1], dataset / "labelsTr" / NAMES[1]
+    previous = ["--previous", first]
+    match kind:
+        case "a link out of the dataset":
+            shutil.move(image, dataset.parent / NAMES[1])
+            image.symlink_to(dataset.parent / NAMES[1])
+        case "one image, two labels":
+            shutil.copyfile(dataset / "imagesTr" / NAMES[0], image)
+        case "a damaged index":
+            (dataset / "dataset.json").write_text('{"training": [')
+        case "a folder with other files":
+            out.mkdir()
+            (out / "thesis.txt").write_text("mine")
+        case "a release that is there":
+            return ["--output", first]
+        case "a changed case" | "a case that is gone":
+            label.unlink()
+            image.unlink() if "gone" in kind else shutil.copyfile(dataset / "labelsTr" / NAMES[0], label)
+            return ["--output", first, "--resume"]
+        case "no previous version":
+            return ["--previous", dataset.parent / "none"]
+        case "a changed image":
+            shutil.copyfile(HIPPOCAMPUS / "imagesTr" / NAMES[2], image)
+            return previous
+        case "other labels":
+            labels = nib.load(label)
+            array = np.zeros(labels.shape, np.uint8)
+            array[1:4, 1:4, 1:4] = 1
+            nib.save(nib.Nifti1Image(array, labels.affine, labels.header), label)
+            return previous
+        case "unlabelled now":
+            label.unlink()
+            return [*previous, "--unlabelled", "copy"]
+        case "no image":
+            label.unlink()
+            image.write_bytes(b"junk")
+            return ["--unlabelled", "copy"]
+    return []
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_dry_run_ends_as_the_run_does(kind: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
+    dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
+    assert call(run, dataset, first, profile)[0] == 0
+    command = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
+    command = (*command, *damage(kind, dataset, first, out))
+    before = tree(tmp_path)
+    code, planned, refused = run(*command, "--dry-run")
+    assert tree(tmp_path) == before
+    assert code == run(*command)[0] == 1
+    assert refused.count("\n") == (1 if kind in DAMAGED[2:5] + DAMAGED[6:8] else 0)
+    assert refused or NAMES[1].removesuffix(".nii.gz") in planned
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_dry_run_of_a_new_version_lets_out_what_the_run_does(
+    run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
+    dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
+    assert call(run, dataset, first, profile)[0] == 0
+    (first / "imagesTr" / NAMES[0]).unlink()
+    code, answer, _ = call(run, dataset, out, profile, "--previous", first, "--dry-run")
+    assert (code, answer["counts"]) == (0, {"ok": 2})
+    assert call(run, dataset, out, profile, "--previous", first)[0] == 0
+    assert call(run, dataset, out, profile, "--previous", first, "--dry-run", "--resume")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files that Windows cannot have")
+@pytest.mark.usefixtures("no_pictures")
+def test_paths_that_lead_to_no_file_are_named(run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset = tmp_path / "in"
+    shutil.copytree(HIPPOCAMPUS / "imagesTr", dataset)
+    shutil.copyfile(HIPPOCAMPUS / "labelsTr" / NAMES[0], dataset / "labels.nii.gz")
+    os.mkfifo(dataset / "fifo.nii.gz")
+    (dataset / "loop.nii.gz").symlink_to("loop.nii.gz")
+    names = [NAMES[0], "fifo.nii.gz", "loop.nii.gz", "zero\0.nii.gz"]
+    rows = "".join(f"{number},{name},labels.nii.gz\n" for number, name in enumerate(names))
+    (dataset / "cases.csv").write_text(f"case,image,labels\n{rows}")
+    _, planned, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile, "--dry-run")
+    _, answer, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile)
+    reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
+    assert {case["case"]: case["reason"] for case in planned["cases"][1:]} == reasons
+    assert answer["counts"]["ok"] == 1
+    for case, word in (("1", "neither a file nor a folder"), ("2", "not a path that leads to a file"), ("3", "not a path that leads")):
+        assert word in reasons[case]
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in"), tmp_path / "out"
