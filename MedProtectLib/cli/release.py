@@ -201,7 +201,8 @@ def _key(arguments: Namespace, settings: Settings) -> Key | None:
 def _dry_run(arguments: Namespace, settings: Settings, workforce: Workforce) -> int:
     from MedProtectLib.release.dry_run import dry_run
 
-    plan = dry_run(settings, workforce, progress_of(arguments), arguments.resume)
+    key = None if arguments.key is None else _key(arguments, settings)
+    plan = dry_run(settings, workforce, progress_of(arguments), arguments.resume, key)
     answer(arguments, plan.as_json(), _plan_text(plan))
     return 0 if plan.complete else 1
 

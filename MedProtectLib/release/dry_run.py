@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import labels_or_class
@@ -29,6 +29,9 @@ from MedProtectLib.release.run import Workforce
 from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.versions import check_frozen
 from MedProtectLib.statistics import measure
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
 
 SAMPLES = 5
 FASTEST = 1
@@ -144,13 +147,15 @@ class Plan:
         yield "written", "nothing: this was a dry run"
 
 
-def dry_run(settings: Settings, workforce: Workforce, report: Report = ignore, resume: bool = False) -> Plan:
-    """Check what a run would check, plan every case and protect a few in memory. ``resume``: of a release that is begun already.
+def dry_run(settings: Settings, workforce: Workforce, report: Report = ignore, resume: bool = False, key: Key | None = None) -> Plan:
+    """Check what a run would check, plan every case and protect a few in memory.
+
+    ``resume``: of a release that is begun already. ``key``: that of the vault, None where it is not known yet.
 
     Raises:
         MedProtectError: the roots, the dataset, a file about it or the profile cannot be used, or another release is in the roots.
     """
-    check(settings, resume)
+    check(settings, resume, key)
     layout, protector = find_layout(Path(settings.dataset)), settings.protector()
     inventory = take_inventory(layout, settings, write=False)
     plan, stage = Plan(layout.name, workforce.jobs), Stage("plan", inventory.cases, report)

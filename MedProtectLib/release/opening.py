@@ -6,23 +6,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.outputs import private_folder
 from MedProtectLib.release.already import check_dataset
 from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.vault import check_same_key
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
 
 
 @contextmanager
-def opened(settings: Settings, resume: bool) -> Iterator[None]:
+def opened(settings: Settings, resume: bool, key: Key | None = None) -> Iterator[None]:
     """Check the roots and write the manifest, or compare it with the one that is there. The block lists the cases; when it fails,
     nothing is left of a release that began here.
 
     Raises:
         MedProtectError: the roots or the dataset cannot be used, or another release is in the roots.
     """
-    check(settings, resume)
+    check(settings, resume, key)
     roots, began = settings.roots, False
     missing = [folder for root in (roots.private, roots.output) for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -46,11 +51,12 @@ def _take_back(roots: Roots, began: bool, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def check(settings: Settings, resume: bool) -> None:
-    """Whether a release can begin, or go on, with these settings.
+def check(settings: Settings, resume: bool, key: Key | None = None) -> None:
+    """Whether a release can begin, or go on, with these settings and this key of its vault.
 
     Raises:
-        MedProtectError: the roots, the dataset or the previous version cannot be used, or another release is in the roots.
+        MedProtectError: the roots, the dataset or the previous version cannot be used; another release is in the roots, or its vault
+            has another key.
     """
     roots, dataset = settings.roots, Path(settings.dataset)
     roots.check(dataset)
@@ -64,6 +70,8 @@ def check(settings: Settings, resume: bool) -> None:
             raise MedProtectError(
                 f"{roots.manifest}: the release began with other settings ({', '.join(different)}). Use the same, or another --output."
             )
+        if key is not None:
+            check_same_key(roots.vault, key)
     else:
         for root in (roots.output, roots.private):
             if root.is_dir() and any(root.iterdir()):

@@ -59,7 +59,7 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
     """
     began, roots = time.monotonic(), settings.roots
     apart = _at_once if workforce.jobs == 0 else run_apart
-    with opened(settings, resume):
+    with opened(settings, resume, job.key):
         summary = Summary(apart(list_cases, settings))
     ledger = Ledger(roots.ledger)
     share = workforce.shard or Shard(1, 1)

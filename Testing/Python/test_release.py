@@ -481,7 +481,36 @@ def test_the_vault_restores_every_original_and_holds_the_only_perturbation(run: 
             assert np.array_equal(voxels(original), voxels(dataset / "imagesTr" / name))
     save_key(SiteKey.new(), tmp_path / "other.key")
     image, other = out / "imagesTr" / NAMES[0], tmp_path / "other.key"
-    assert run("restore", image, "--vault", tmp_path / "out_private", "--key", other, "--output", tmp_path / "x.nii.gz")[0] == 1
+    restore = ("restore", image, "--vault", tmp_path / "out_private", "--output")
+    assert run(*restore, tmp_path / "x.nii.gz", "--key", other)[0] == 1
+    for place in (out / "restored" / NAMES[0], out / "imagesTr" / "a" / "b" / NAMES[0], second / NAMES[0]):
+        code, _, said = run(*restore, place, "--key", key)
+        assert code == 1
+        assert "holds a release" in said
+        assert not place.exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_vault_has_one_key(run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset, out, vault = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "out_private" / "vault"
+    for name in ("a.key", "b.key"):
+        save_key(SiteKey.new(), tmp_path / name)
+    command = ("release", dataset, "--output", out, "--profile", profile, "--jobs", 0, "--resume", "--key")
+    assert run(*command, tmp_path / "a.key", "--shard", "1/2")[0] == 0
+    (vault / f"{'0' * 64}.medvault").write_bytes(b"damaged")
+    for more in ((), ("--dry-run",)):
+        code, _, said = run(*command, tmp_path / "b.key", *more)
+        assert code == 1
+        assert "sealed under another key" in said
+    assert len(list(vault.iterdir())) == 2
+    (vault / f"{'0' * 64}.medvault").unlink()
+    assert run("keys", "rotate", vault, "--key", tmp_path / "a.key", "--new-key", tmp_path / "b.key")[0] == 0
+    assert run(*command, tmp_path / "b.key", "--dry-run")[0] == 0
+    assert run(*command, tmp_path / "b.key")[0] == 0
+    for name in NAMES[:2]:
+        restore = ("restore", out / "imagesTr" / name, "--vault", vault, "--key", tmp_path / "b.key", "--output")
+        assert run(*restore, tmp_path / "back" / name)[0] == 0
 
 
 @pytest.mark.usefixtures("no_pictures")
