@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.outputs import private_folder
+from MedProtectLib.outputs import private_folder, put_if_absent
 from MedProtectLib.release.already import check_dataset
 from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
@@ -102,7 +102,7 @@ def _write_manifest(settings: Settings, roots: Roots) -> bool:
     try:
         part.write_bytes(settings.to_bytes())
         part.chmod(0o600)
-        first = not roots.manifest.exists() and _put_if_absent(part, roots.manifest)
+        first = not roots.manifest.exists() and put_if_absent(part, roots.manifest)
         different = settings.differences(Settings.load(roots.manifest))
         if different:
             raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
@@ -111,23 +111,3 @@ def _write_manifest(settings: Settings, roots: Roots) -> bool:
         return first
     finally:
         part.unlink(missing_ok=True)
-
-
-def _put_if_absent(part: Path, path: Path) -> bool:
-    """Give a file its name unless there is one; where the file system knows no second names, by writing it again."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        return _written_if_absent(part.read_bytes(), path)
-    return True
-
-
-def _written_if_absent(content: bytes, path: Path) -> bool:
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True

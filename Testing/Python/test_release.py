@@ -331,7 +331,7 @@ def test_a_release_that_cannot_begin_leaves_nothing(
         if reason == "full disk":
             patch.setattr("MedProtectLib.release.inventory.write_private", fail)
         if reason == "forbidden":
-            patch.setattr("MedProtectLib.release.opening._put_if_absent", fail)
+            patch.setattr("MedProtectLib.release.opening.put_if_absent", fail)
         code, _, said = run(*command)
     assert (code, len(said.splitlines())) == (1, 1)
     assert not (tmp_path / "new").exists()
