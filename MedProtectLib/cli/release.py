@@ -229,7 +229,7 @@ def _text(settings: Settings, summary: Summary) -> str:
     if summary.stopped:
         rows.append(("stopped", summary.stopped))
     elif not summary.finished:
-        rows.append(("not finished", "other shards are at work; the last one to end finishes the release"))
+        rows.append(("not finished", "others are at work; the last one to end finishes the release"))
     else:
         rows.append(("overview", str(settings.roots.overview / "index.html")))
         rows.append(("audit trail", str(settings.roots.audit.with_suffix(".csv"))))

@@ -27,7 +27,7 @@ from MedProtectLib.release.runners.local import LocalRunner
 from MedProtectLib.release.runners.memory import PROCESS_BYTES, needed, stored_bytes
 from MedProtectLib.release.runners.shard import Shard
 from MedProtectLib.release.writer import this_writer
-from release_cases import decathlon, ledger, own_profile, tree
+from release_cases import NAMES, decathlon, ledger, own_profile, tree
 from release_processes import crashing, kill_group, noting, running, start, wait_for_case
 from samples import ROOT, Run
 
@@ -150,6 +150,13 @@ def test_shards_together_are_the_whole(
     code, answer, _ = run("release", *options(dataset, out, profile), "--jobs", 0, "--shard", "auto", "--json")
     last = json.loads(answer)
     assert (code, last["counts"]["ok"], last["finished"]) == (0, 2, True)
+    assert tree(out) == undisturbed
+    again = ("release", *options(dataset, out, profile), "--jobs", 0, "--shard", "1/2", "--json")
+    with claimed(tmp_path / "release_private" / "claims", NAMES[1].removesuffix(".nii.gz")) as mine:
+        assert mine
+        assert json.loads(run(*again)[1])["finished"] is False, "the other shard is at work on a case once more"
+        assert not (out / "medprotect_release.json").exists()
+    assert json.loads(run(*again)[1])["finished"] is True
     assert tree(out) == undisturbed
 
 
