@@ -253,6 +253,12 @@ def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_
     code, answer, said = call(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["failed"]) == (1, 1)
     assert "--previous" in said
+    told = {row["case"]: row for row in csv.DictReader((tmp_path / "out_private" / "audit.csv").open())}
+    changed, kept = (name.removesuffix(".nii.gz") for name in NAMES[:2])
+    assert (told[changed]["status"], told[changed]["reason"]) == ("ok", ""), "it is what went out"
+    assert "trying it again failed: its files changed" in told[changed]["warnings"]
+    assert "failed" not in told[kept]["warnings"]
+    assert "trying it again failed: its files changed" in (tmp_path / "out_private" / "overview" / "index.html").read_text()
     (dataset / "labelsTr" / NAMES[0]).unlink()
     (dataset / "imagesTr" / NAMES[0]).unlink()
     again = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--resume")
