@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -18,7 +19,11 @@ import SimpleITK as sitk
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, sha256_file
 from MedProtectLib.release.already import check_image
+from MedProtectLib.release.audit import Outcome
 from MedProtectLib.release.keys import SiteKey, save_key
+from MedProtectLib.release.overview import write_overview
+from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.status import status_of
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, own_profile, tree, voxels
 from samples import Run
 
@@ -466,6 +471,36 @@ def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
         assert code == 0
         assert json.loads(answer)["counts"] == {"ok": 2}
     assert run("release", "--status", tmp_path)[0] == 1
+
+
+def test_the_pace_leaves_pauses_out(tmp_path: Path) -> None:
+    made = Settings("r", "/x", "l", str(tmp_path / "out"), str(tmp_path), "p", "0" * 64)
+    made.roots.manifest.write_bytes(made.to_bytes())
+    made.roots.cases.write_text("".join(f'{{"name": "{case}"}}\n' for case in "abcdef"))
+    made.roots.ledger.mkdir()
+    ended = {"a": 100.0, "b": 110.0, "c": 5110.0, "d": 5115.0}
+    lines = [{"time": time, "event": "ok", "case": case, "seconds": 10.0} for case, time in ended.items()]
+    lines += [{"time": 9000.0, "event": "skipped", "case": "a"}, {"time": 9000.1, "event": "skipped", "case": "b"}]
+    (made.roots.ledger / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = status_of(tmp_path)
+    assert status.counts == {"ok": 4, "open": 2}
+    assert status.pace_s == pytest.approx((10 + 10 + 10 + 5) / 4)
+
+
+def test_every_page_of_the_overview_is_near_with_few_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.overview.CASES_A_PAGE", 1)
+    made = Settings("r", "/x", "l", str(tmp_path / "out"), str(tmp_path), "p", "0" * 64)
+    (tmp_path / "overview").mkdir()
+    (tmp_path / "overview" / "page_0151.html").write_text("of a longer release")
+    cases = [Outcome(f"case_{number}", "ok", "", {}, None) for number in range(150)]
+    write_overview(made.roots, made, lambda: cases, [])
+    pages = {path.name: set(re.findall(r'href="(page_\d+\.html)"', path.read_text())) for path in (tmp_path / "overview").glob("page_*")}
+    assert len(pages) == 150
+    assert max(map(len, pages.values())) <= 16
+    seen, steps = {"page_0001.html"}, 0
+    while len(seen) < 150:
+        seen, steps = seen.union(*(pages[name] for name in seen)), steps + 1
+    assert steps <= 8
 
 
 @pytest.mark.usefixtures("no_pictures")
