@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ release_1_private/ has what may not: records, audit trail, reports, quarantine a
 
 LARGEST_JOBS = 1024
 SHOWN_PROBLEMS = 20
+MOST_TRIED = 10
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -164,10 +167,23 @@ def _profile_path(arguments: Namespace) -> Path:
         return Path(arguments.profile)
     if not arguments.allow_public_profile:
         raise MedProtectError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
-    path = shipped_profile(arguments.method or "umed", 3)
+    dimension = _dimension(Path(arguments.dataset).absolute())
+    path = shipped_profile(arguments.method or "umed", dimension)
     if path is None:
-        raise MedProtectError(f"no public profile comes with method '{arguments.method}'. Fit one with 'medprotect fit'.")
+        raise MedProtectError(f"no public profile comes with method '{arguments.method}' in {dimension}D. Fit one with 'medprotect fit'.")
     return path
+
+
+def _dimension(dataset: Path) -> int:
+    """2 for a dataset of pictures, 3 for one of volumes, by the first of its images that can be read."""
+    from MedProtectLib.release.layouts import find_layout
+    from MedProtectLib.release.make import read_case_image
+
+    layout = find_layout(dataset)
+    for case in islice(layout.cases(), MOST_TRIED):
+        with suppress(MedProtectError):
+            return read_case_image(layout.root, case).geometry.dimension
+    return 3
 
 
 def _previous(arguments: Namespace) -> tuple[str, str] | None:
