@@ -52,6 +52,32 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def put_if_absent(part: Path, path: Path) -> bool:
+    """Give a file another name, unless something has it: of several that try at once, one succeeds. Whether this one did.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _written_if_absent(part.read_bytes(), path)
+    return True
+
+
+def _written_if_absent(content: bytes, path: Path) -> bool:
+    """The same where the file system knows no second names."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    return True
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that is its owner's alone from the first byte on, and that appears whole or not at all.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
+import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.volumes import READERS
+from MedProtectLib.release.writer import FORGOTTEN_AFTER_S, Writer, this_writer
 
 RECORD = "_record.json"
 PRIVATE_RECORD = "_private_record.json"
@@ -23,7 +23,7 @@ IMAGE = "|".join(map(re.escape, (*READERS, *DATA_EXTENSIONS, ".dcm")))
 SHAREABLE_FILE = re.compile(rf"_record\.json|_protected(_\d{{4}})?({IMAGE})")
 PRIVATE_FILE = re.compile(r"_private_record\.json|_perturbation\.(nrrd|medvault)|_report(_\d{4})?\.html|_overlay(_\d{4})?\.png")
 INSTANCE = re.compile(r"\d{4,}\.dcm")
-STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)\.staging$")
+STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-(?P<began>\d+)\.staging$")
 
 
 @dataclass(frozen=True)
@@ -157,23 +157,22 @@ def _remove(made: list[Path]) -> None:
 
 
 def _staging_name(name: str) -> str:
-    return f".{name}.{_host()}-{os.getpid()}.staging"
-
-
-def _host() -> str:
-    return socket.gethostname().split(".")[0]
+    return f".{name}.{this_writer().name}.staging"
 
 
 def _sweep(destination: Destination) -> None:
-    """Remove what runs that died have left, and this case's files if they have no record."""
+    """Remove what runs that died have left, and this case's files if they have no record. Of a run on another machine, or in another
+    container, nobody can tell whether it died: what it left is kept for a day.
+    """
     for folder in (destination.output, destination.private):
         for path in folder.glob(".*.staging"):
             match = STAGING.match(path.name)
-            if match is None or match["host"] != _host():
+            if match is None:
                 continue
-            if not alive(int(match["pid"])):
+            gone = Writer(match["host"], int(match["pid"]), int(match["began"])).is_gone()
+            if gone or (gone is None and time.time() - path.stat().st_mtime > FORGOTTEN_AFTER_S):
                 shutil.rmtree(path)
-            elif match["name"] == destination.name:
+            elif gone is False and match["name"] == destination.name:
                 raise MedProtectError(f"{destination.output}: another run is protecting '{destination.name}' at this moment. Wait for it.")
     if not destination.record.exists():
         _delete_shareable(destination)
@@ -199,26 +198,6 @@ def _delete_files(folder: Path, name: str, made: re.Pattern[str], kept: Containe
         ours = path.name.startswith(name) and made.fullmatch(path.name[len(name) :])
         if ours and path.is_file() and path.name not in kept:
             path.unlink(missing_ok=True)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
-    if pid == os.getpid():
-        return True
-    if os.name == "nt":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # type: ignore[attr-defined]
-        if handle:
-            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
-        return bool(handle)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _commit(stage: Staged, destination: Destination) -> None:

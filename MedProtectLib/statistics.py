@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from MedProtectLib.window import WINDOW_UNITS, IntensityWindow
 
 POOLED = IntensityWindow(0.0, 1.0, "each channel in a window of its own", WINDOW_UNITS)
 SSIM_SIDE = 7
+SSIM_LEAST_SIDE = 3
+SSIM_PLANES = ("slice by slice", "row by row", "column by column")
 SSIM_SLAB_VOXELS = 4_000_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Statistics:
 
     psnr_db: whole image, data range = window width. psnr_roi_db: regions only, same range.
     psnr_full_range_db: whole image, data range = ``full_range``, the original's own minimum to maximum.
-    ssim: mean over the image with the ``ssim_window``, data range = window width.
+    ssim: mean over the image with the ``ssim_window``, data range = window width; None where no window fits.
     max_abs_change: [window units, stored units]; max_abs_change_units: in the image's own units (HU for CT).
     changed_fraction: changed voxels in the regions / voxels of the regions. changed_outside_regions: voxels.
     roi_mean_shift: mean change over the regions in the image's own units.
@@ -39,7 +43,7 @@ class Statistics:
     psnr_roi_db: float | None
     psnr_full_range_db: float | None
     full_range: tuple[float, float]
-    ssim: float
+    ssim: float | None
     ssim_window: str
     max_abs_change: tuple[float, float]
     max_abs_change_units: float
@@ -85,7 +89,7 @@ def measure(
         psnr_roi_db=_pooled_psnr([c.psnr_roi_db for c in channels]),
         psnr_full_range_db=_pooled_psnr([c.psnr_full_range_db for c in channels]),
         full_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
-        ssim=float(np.mean([c.ssim for c in channels])),
+        ssim=_mean([c.ssim for c in channels]),
         ssim_window=channels[0].ssim_window,
         max_abs_change=(max(c.max_abs_change[0] for c in channels), max(c.max_abs_change[1] for c in channels)),
         max_abs_change_units=max(c.max_abs_change[0] for c in channels),
@@ -99,6 +103,12 @@ def measure(
         window=(POOLED.low, POOLED.high),
         channels=channels,
     )
+
+
+def _mean(of_channels: Sequence[float | None]) -> float | None:
+    """The mean of numbers of channels of one size, None where they have none."""
+    known = [value for value in of_channels if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _pooled_psnr(of_channels: Sequence[float | None]) -> float | None:
@@ -162,34 +172,47 @@ def _range(volume: Volume) -> tuple[float, float]:
     return float(np.min(ends)), float(np.max(ends))
 
 
-def _ssim(original: Volume, protected: Volume, changed: Box, data_range: float) -> tuple[float, str]:
-    """Mean SSIM of the image, computed only where it differs from 1, and the name of its window.
+def _ssim(original: Volume, protected: Volume, changed: Box, data_range: float) -> tuple[float | None, str]:
+    """Mean SSIM of the image, computed only where it differs from 1, and the name of its window; None where no window fits.
 
-    SSIM at a voxel depends on the window around it, so it is 1 further than the window's radius away from every change.
+    SSIM at a voxel depends on the window around it, so it is 1 further than the window's radius away from every change. Of an image
+    with too few slices for the window, or too few rows or columns for any, planes are compared one by one.
     """
     from skimage.metrics import structural_similarity
 
-    shape = original.geometry.shape
+    across = _across(original.geometry.shape)
+    shape, changed = _turned(original.geometry.shape, across), _turned(changed, across)
     side = min(SSIM_SIDE, *(n - (n + 1) % 2 for n in shape[1:]))
+    if side < SSIM_LEAST_SIDE:
+        return None, f"none: the image is smaller than {SSIM_LEAST_SIDE} voxels along two axes"
     solid = shape[0] >= SSIM_SIDE and side == SSIM_SIDE
     radius = (side // 2 if solid else 0, side // 2, side // 2)
     inner = (slice(radius[0], shape[0] - radius[0]), slice(radius[1], shape[1] - radius[1]), slice(radius[2], shape[2] - radius[2]))
     valid = int(np.prod([s.stop - s.start for s in inner]))
-    name = f"{side}x{side}x{side} uniform" if solid else f"{side}x{side} uniform, slice by slice"
-    if side < 3:
-        return float("nan"), "none: the image is smaller than 3 voxels"
+    name = f"{side}x{side}x{side} uniform" if solid else f"{side}x{side} uniform, {SSIM_PLANES[across]}"
     loss = 0.0
     for slab in _slabs(grown(changed, radius, shape), thickness_of_one=not solid):
         near = grown(slab, (2 * radius[0], 2 * radius[1], 2 * radius[2]), shape)
         counted = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(slab, inner, strict=True))
         core = within((counted[0], counted[1], counted[2]), near)
         for c in original.intensity_channels:
-            a, b = (v.in_units(v.channel(c)[near]) for v in (original, protected))
+            a, b = (v.in_units(np.moveaxis(v.channel(c), across, 0)[near]) for v in (original, protected))
             if not solid:
                 a, b = a[0], b[0]
             _, local = structural_similarity(a, b, win_size=side, data_range=data_range, full=True)
             loss += float(np.sum(1.0 - local[core if solid else core[1:]]))
     return 1.0 - loss / (valid * len(original.intensity_channels)), name
+
+
+def _across(shape: tuple[int, int, int]) -> int:
+    """The axis across which planes are compared: that of the slices, unless there are too few rows or columns for a window."""
+    return next((axis for axis in (1, 2) if shape[axis] < SSIM_LEAST_SIDE), 0)
+
+
+def _turned(three: tuple[T, T, T], across: int) -> tuple[T, T, T]:
+    """The same with one of the axes in front."""
+    first, second = (axis for axis in (0, 1, 2) if axis != across)
+    return three[across], three[first], three[second]
 
 
 def _slabs(box: Box, thickness_of_one: bool) -> Iterator[Box]:

@@ -89,7 +89,7 @@ def statisticRows(statistics: Mapping[str, Any], unit: str) -> list[tuple[str, s
         (_("PSNR, whole image"), _decibel(statistics["psnr_db"])),
         (_("PSNR, protected regions"), _decibel(statistics["psnr_roi_db"])),
         (_("PSNR, full stored range"), _decibel(statistics["psnr_full_range_db"])),
-        (_("SSIM"), f"{statistics['ssim']:.5f}"),
+        (_("SSIM"), _("not available") if statistics["ssim"] is None else f"{statistics['ssim']:.5f}"),
         (_("Largest change"), f"{statistics['max_abs_change_units']:.4g} {unit} ({inWindow * 255:.3g}/255)"),
         (_("Changed voxels"), f"{statistics['changed_voxels']} ({statistics['changed_fraction']:.1%})"),
         (_("Changed outside the regions"), str(statistics["changed_outside_regions"])),

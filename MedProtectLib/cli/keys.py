@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from MedProtectLib.cli.console import answer, progress_of
+from MedProtectLib.cli.console import answer, progress_of, say
 from MedProtectLib.cli.options import add_common, add_key, add_passphrase_file, key_of, new_passphrase
 
 EXAMPLE = """example:
@@ -15,6 +15,8 @@ EXAMPLE = """example:
   medprotect keys rotate private/vault --key site.key --new-key site-2027.key
 
 site.key opens everything: keep it, and a copy of it, apart from the data. A key file is readable by its owner only."""
+
+SHOWN_PROBLEMS = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -80,12 +82,14 @@ def _rotate(arguments: Namespace) -> int:
     from MedProtectLib.release.rotate import rotate
 
     rotated = rotate(Path(arguments.vault), key_of(arguments), key_of(arguments, arguments.new_key), progress_of(arguments))
+    say(rotated.refused[:SHOWN_PROBLEMS], "error")
+    left = f", {len(rotated.refused)} stay as they were" if rotated.refused else ""
     answer(
         arguments,
-        {"rotated": rotated.changed, "unchanged": rotated.unchanged},
-        f"{arguments.vault}: {rotated.changed} entries sealed anew, {rotated.unchanged} were under the new key already.",
+        {"ok": not rotated.refused, "rotated": rotated.changed, "unchanged": rotated.unchanged, "refused": list(rotated.refused)},
+        f"{arguments.vault}: {rotated.changed} entries sealed anew, {rotated.unchanged} were under the new key already{left}.",
     )
-    return 0
+    return 1 if rotated.refused else 0
 
 
 ACTIONS = {"new": _new, "grant": _grant, "show": _show, "rotate": _rotate}

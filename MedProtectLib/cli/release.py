@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ release_1_private/ has what may not: records, audit trail, reports, quarantine a
 
 LARGEST_JOBS = 1024
 SHOWN_PROBLEMS = 20
+MOST_TRIED = 10
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -164,10 +167,23 @@ def _profile_path(arguments: Namespace) -> Path:
         return Path(arguments.profile)
     if not arguments.allow_public_profile:
         raise MedProtectError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
-    path = shipped_profile(arguments.method or "umed", 3)
+    dimension = _dimension(Path(arguments.dataset).absolute())
+    path = shipped_profile(arguments.method or "umed", dimension)
     if path is None:
-        raise MedProtectError(f"no public profile comes with method '{arguments.method}'. Fit one with 'medprotect fit'.")
+        raise MedProtectError(f"no public profile comes with method '{arguments.method}' in {dimension}D. Fit one with 'medprotect fit'.")
     return path
+
+
+def _dimension(dataset: Path) -> int:
+    """2 for a dataset of pictures, 3 for one of volumes, by the first of its images that can be read."""
+    from MedProtectLib.release.layouts import find_layout
+    from MedProtectLib.release.make import read_case_image
+
+    layout = find_layout(dataset)
+    for case in islice(layout.cases(), MOST_TRIED):
+        with suppress(MedProtectError):
+            return read_case_image(layout.root, case).geometry.dimension
+    return 3
 
 
 def _previous(arguments: Namespace) -> tuple[str, str] | None:
@@ -187,8 +203,8 @@ def _workforce(arguments: Namespace) -> Workforce:
     from MedProtectLib.release.runners.shard import Shard
 
     tls = None if arguments.dask_tls is None else (arguments.dask_tls[0], arguments.dask_tls[1], arguments.dask_tls[2])
-    if arguments.dask is not None:
-        check_address(arguments.dask, tls)
+    if arguments.dask is not None and (warning := check_address(arguments.dask, tls)):
+        say([warning], "warning")
     shard = None if arguments.shard is None else Shard.parse(arguments.shard)
     memory = None if arguments.memory is None else int(arguments.memory * 2**30)
     return Workforce(arguments.jobs, memory, shard, arguments.dask, tls)
@@ -201,7 +217,8 @@ def _key(arguments: Namespace, settings: Settings) -> Key | None:
 def _dry_run(arguments: Namespace, settings: Settings, workforce: Workforce) -> int:
     from MedProtectLib.release.dry_run import dry_run
 
-    plan = dry_run(settings, workforce, progress_of(arguments))
+    key = None if arguments.key is None else _key(arguments, settings)
+    plan = dry_run(settings, workforce, progress_of(arguments), arguments.resume, key)
     answer(arguments, plan.as_json(), _plan_text(plan))
     return 0 if plan.complete else 1
 
@@ -228,7 +245,7 @@ def _text(settings: Settings, summary: Summary) -> str:
     if summary.stopped:
         rows.append(("stopped", summary.stopped))
     elif not summary.finished:
-        rows.append(("not finished", "other shards are at work; the last one to end finishes the release"))
+        rows.append(("not finished", "others are at work; the last one to end finishes the release"))
     else:
         rows.append(("overview", str(settings.roots.overview / "index.html")))
         rows.append(("audit trail", str(settings.roots.audit.with_suffix(".csv"))))

@@ -60,7 +60,7 @@ def statistic_rows(statistics: Statistics, unit: str = "in the image's own units
     return [
         ("PSNR, whole image", _decibel(statistics.psnr_db)),
         ("PSNR, regions", _decibel(statistics.psnr_roi_db)),
-        ("SSIM", f"{statistics.ssim:.5f} ({statistics.ssim_window})"),
+        ("SSIM", f"{'' if statistics.ssim is None else f'{statistics.ssim:.5f} '}({statistics.ssim_window})"),
         ("largest change", f"{statistics.max_abs_change_units:.4g} {unit} ({statistics.max_abs_change[0] * 255:.3g}/255 of the window)"),
         ("changed voxels", f"{statistics.changed_voxels} ({statistics.changed_fraction:.1%} of the regions)"),
         ("changed outside the regions", str(statistics.changed_outside_regions)),

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import labels_or_class, sha256_file
+from MedProtectLib.io import labels_or_class
 from MedProtectLib.job import report_content
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import Protector
 from MedProtectLib.records import private_record
-from MedProtectLib.release.already import check_dataset, check_image
 from MedProtectLib.release.case import ReleaseCase
+from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.inventory import take_inventory
 from MedProtectLib.release.layouts import find_layout
-from MedProtectLib.release.ledger import COPIED, OK, QUARANTINED
-from MedProtectLib.release.make import read_case_image
+from MedProtectLib.release.ledger import COPIED, FAILED, OK, QUARANTINED
+from MedProtectLib.release.make import read_case_image, read_original, went_out
+from MedProtectLib.release.opening import check
+from MedProtectLib.release.process import committed, hashed_inputs, judged
 from MedProtectLib.release.run import Workforce
-from MedProtectLib.release.settings import COPY, Settings
+from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.versions import check_frozen
 from MedProtectLib.statistics import measure
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
 
 SAMPLES = 5
 FASTEST = 1
@@ -84,7 +91,7 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether every case would go out."""
-        return not self.counts[QUARANTINED]
+        return not (self.counts[QUARANTINED] or self.counts[FAILED])
 
     def _scaled(self, measured: float) -> float:
         """What the samples took, for the bytes of all cases that would be protected."""
@@ -140,20 +147,25 @@ class Plan:
         yield "written", "nothing: this was a dry run"
 
 
-def dry_run(settings: Settings, workforce: Workforce, report: Report = ignore) -> Plan:
-    """Plan every case and protect a few in memory.
+def dry_run(settings: Settings, workforce: Workforce, report: Report = ignore, resume: bool = False, key: Key | None = None) -> Plan:
+    """Check what a run would check, plan every case and protect a few in memory.
+
+    ``resume``: of a release that is begun already. ``key``: that of the vault, None where it is not known yet.
 
     Raises:
-        MedProtectError: the roots, the dataset or the profile cannot be used.
+        MedProtectError: the roots, the dataset, a file about it or the profile cannot be used, or another release is in the roots.
     """
-    settings.roots.check(Path(settings.dataset))
-    check_dataset(settings.root)
+    check(settings, resume, key)
     layout, protector = find_layout(Path(settings.dataset)), settings.protector()
     inventory = take_inventory(layout, settings, write=False)
     plan, stage = Plan(layout.name, workforce.jobs), Stage("plan", inventory.cases, report)
     cases = {case.name: case for case in layout.cases() if case.name not in settings.withdrawn}
+    released = Fingerprints(case.image.target for case in cases.values())
+    released.sort()
+    layout.rewritten(released)
+    held: dict[str, tuple[str, str]] = {}
     for case in cases.values():
-        plan.cases.append(_planned(settings, protector, case))
+        plan.cases.append(_planned(settings, protector, case, held))
         stage.at(len(plan.cases), case.name)
     for name in _spread(sorted((c for c in plan.cases if c.status == OK), key=lambda c: c.bytes)):
         plan.samples.append(_sampled(settings, protector, cases[name]))
@@ -167,28 +179,44 @@ def _spread(cases: list[CasePlan]) -> list[str]:
     return [cases[round(n * (len(cases) - 1) / max(1, count - 1))].case for n in range(count)]
 
 
-def _planned(settings: Settings, protector: Protector, case: ReleaseCase) -> CasePlan:
-    size = _bytes(settings, case)
-    if not case.labelled:
-        return (
-            CasePlan(case.name, COPIED, size)
-            if settings.unlabelled == COPY
-            else CasePlan(case.name, QUARANTINED, size, "it has no labels.")
-        )
+def _planned(settings: Settings, protector: Protector, case: ReleaseCase, held: dict[str, tuple[str, str]]) -> CasePlan:
+    """``held``: the case and its labels by the image's voxels, of the cases so far."""
+    size = 0
     try:
-        for target in case.targets:
-            settings.roots.target(target)
-        volume = read_case_image(settings.root, case)
-        check_image({p: sha256_file(p) for p in _image_paths(settings, case) if p.is_file()}, settings.root, volume)
-        labels = labels_or_class(volume, _labels_path(settings, case), settings.segments, case.image_class)
-        plan = protector.plan(volume, labels)
-    except MedProtectError as error:
-        return CasePlan(case.name, QUARANTINED, size, str(error))
+        size = _bytes(settings, case)
+        return _allowed(settings, protector, case, held, size)
+    except Exception as error:
+        status, _, reason = judged(error, settings.roots)
+        return CasePlan(case.name, status, size, reason)
+
+
+def _allowed(settings: Settings, protector: Protector, case: ReleaseCase, held: dict[str, tuple[str, str]], size: int) -> CasePlan:
+    """The plan of a case that would go out.
+
+    Raises:
+        MedProtectError: it would not.
+    """
+    inputs = hashed_inputs(settings, case)
+    for target in case.targets:
+        settings.roots.target(target)
+    committed(settings, case, inputs)
+    volume, voxels = read_original(settings, case, inputs)
+    before, identity = went_out(settings, case, voxels), case.label_identity(inputs)
+    labels = labels_or_class(volume, _labels_path(settings, case), settings.segments, case.image_class) if case.labelled else None
+    other, others_labels = held.setdefault(voxels, (case.name, identity))
+    if others_labels != identity:
+        raise MedProtectError(f"the image is the same as that of case '{other}', with other labels: only one of them would go out.")
+    if labels is None:
+        return CasePlan(case.name, COPIED, size)
+    plan = protector.plan(volume, labels)
+    if before is not None and settings.earlier is not None:
+        check_frozen(before, settings.earlier, protector, volume, labels, identity)
     parts = zip(volume.parts(), plan.windows, plan.levels, strict=True)
     levels = min(plan.bound * window.width / (found.step * abs(part.slope)) for part, window, found in parts)
     touched = int(plan.regions.touched.sum())
-    voxels = int(volume.geometry.size[0] * volume.geometry.size[1] * volume.geometry.size[2])
-    return CasePlan(case.name, OK, size, "", volume.geometry.size, voxels, touched, levels, (*plan.notices, *plan.warnings))
+    voxels_in_all = math.prod(volume.geometry.size)
+    notes = (*plan.notices, *plan.warnings)
+    return CasePlan(case.name, OK, size, "", volume.geometry.size, voxels_in_all, touched, levels, notes)
 
 
 def _sampled(settings: Settings, protector: Protector, case: ReleaseCase) -> Sample:

@@ -17,7 +17,7 @@ from MedProtectLib.release.commit import read_reason, read_record
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.layouts import find_layout
-from MedProtectLib.release.ledger import FAILED, OPEN, QUARANTINED, read_ledger
+from MedProtectLib.release.ledger import FAILED, OPEN, QUARANTINED, SETTLED, read_ledger
 from MedProtectLib.release.overview import write_overview
 from MedProtectLib.release.roots import RECORDS, SUMMARY, Roots, write_shared, written_shared
 from MedProtectLib.release.settings import Settings
@@ -34,16 +34,32 @@ def all_settled(roots: Roots) -> bool:
 
 def outcomes(roots: Roots) -> Iterator[Outcome]:
     """What became of every case, in the order of the list, as the disk tells."""
-    failed = {str(entry["case"]) for entry in read_ledger(roots.ledger) if entry["event"] == FAILED and "case" in entry}
+    failed = _failed(roots)
     for content in listed(roots):
         case = str(content["name"])
         record = read_record(roots, case)
         if record is not None:
+            if case in failed and isinstance(record.get("warnings"), list):
+                record["warnings"].append(f"trying it again failed: {failed[case]}")
             yield Outcome(case, str(record["status"]), "", content, record)
         elif (reason := read_reason(roots, case)) is not None:
             yield Outcome(case, QUARANTINED, reason, content, None)
         else:
             yield Outcome(case, FAILED if case in failed else OPEN, "not done; go on with --resume.", content, None)
+
+
+def _failed(roots: Roots) -> dict[str, str]:
+    """Why cases failed whose last try did, by case."""
+    last: dict[str, tuple[float, str]] = {}
+    for entry in read_ledger(roots.ledger):
+        case, moment = str(entry.get("case")), float(entry["time"])
+        if entry["event"] == FAILED and moment >= last.get(case, (0.0, ""))[0]:
+            last[case] = moment, str(entry.get("reason", ""))
+    for entry in read_ledger(roots.ledger):
+        case, moment = str(entry.get("case")), float(entry["time"])
+        if case in last and entry["event"] in SETTLED and moment > last[case][0]:
+            del last[case]
+    return {case: reason for case, (_, reason) in last.items()}
 
 
 def finish(settings: Settings) -> None:

@@ -55,8 +55,8 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
             raise MedProtectError(f"{settings.dataset}: no case found. See 'medprotect release --help' for the layouts.")
         if unlabelled and settings.unlabelled == FAIL:
             raise MedProtectError(f"{settings.dataset}: {unlabelled} of {count} cases have no labels. Label them, or see --unlabelled.")
+        _check_none_is_gone(settings.roots, names)
         if write:
-            _check_none_is_gone(settings.roots, names)
             part.chmod(0o600)
             part.replace(path)
     finally:

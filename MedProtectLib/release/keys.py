@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.outputs import write_private
+from MedProtectLib.outputs import put_if_absent, write_private
 from MedProtectLib.untrusted import read_json
 
 SCHEMA = 1
@@ -44,10 +44,20 @@ class Scrypt:
     p: int
 
     def derive(self, passphrase: str) -> bytes:
-        """The key, 32 bytes."""
+        """The key, 32 bytes.
+
+        Raises:
+            MedProtectError: the passphrase is no text.
+        """
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt as Function
 
-        return Function(self.salt, KEY_BYTES, self.n, self.r, self.p).derive(passphrase.encode())
+        try:
+            said = passphrase.encode()
+        except UnicodeEncodeError:
+            raise MedProtectError(
+                "the passphrase has bytes that are no UTF-8 text. Give it by --passphrase-file, or another one."
+            ) from None
+        return Function(self.salt, KEY_BYTES, self.n, self.r, self.p).derive(said)
 
 
 class Key(ABC):
@@ -211,13 +221,17 @@ def save_key(key: Key, path: str | os.PathLike[str]) -> None:
         MedProtectError: the file exists (a key that is overwritten is lost, and all that it opens), or cannot be written.
     """
     path = Path(path)
-    if path.exists() or path.is_symlink():
-        raise MedProtectError(f"{path}: this file exists, and a key that is overwritten is lost for ever. Choose another name.")
     content = {"medprotect_key": SCHEMA, "opens": key.reach, **key.fields(), "check": key.check()}
+    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
     try:
-        write_private(path, (json.dumps(content, indent=2) + "\n").encode())
+        write_private(part, (json.dumps(content, indent=2) + "\n").encode())
+        written = put_if_absent(part, path)
     except OSError as error:
         raise MedProtectError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+    if not written:
+        raise MedProtectError(f"{path}: this file exists, and a key that is overwritten is lost for ever. Choose another name.")
 
 
 def load_key(path: str | os.PathLike[str], passphrase: Passphrase = None) -> Key:

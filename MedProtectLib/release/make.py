@@ -61,10 +61,35 @@ class Making:
     key: Key | None
     clock: Clock
 
-    @property
-    def image_files(self) -> dict[Path, str]:
-        """SHA-256 of the files of the image."""
-        return {self.settings.root / item.source: self.inputs[item.source] for item in self.case.image_files}
+
+def image_files(settings: Settings, case: ReleaseCase, inputs: Mapping[str, str]) -> dict[Path, str]:
+    """SHA-256 of the files of a case's image, out of those of all its files by source."""
+    return {settings.root / item.source: inputs[item.source] for item in case.image_files}
+
+
+def read_original(settings: Settings, case: ReleaseCase, inputs: Mapping[str, str]) -> tuple[Volume, str]:
+    """The image of a case and the SHA-256 of its voxels. ``inputs``: SHA-256 of the case's files by source.
+
+    Raises:
+        MedProtectError: it is no image, or was protected before.
+    """
+    volume = read_case_image(settings.root, case)
+    check_image(image_files(settings, case, inputs), settings.root, volume)
+    return volume, sha256_voxels(volume.array)
+
+
+def went_out(settings: Settings, case: ReleaseCase, voxels: str) -> Released | None:
+    """How the image with these voxels went out in an earlier version, None when it did not.
+
+    Raises:
+        MedProtectError: the case went out with another image, or is to go out unprotected and went out protected.
+    """
+    before = None if settings.earlier is None else recall(settings.earlier, voxels, case)
+    if before is not None and before.protected_voxels is not None and not case.labelled:
+        raise MedProtectError(
+            f"its image went out protected in '{before.version}': the original beside it would show the perturbation. Withheld."
+        )
+    return before
 
 
 def copied(making: Making) -> dict[str, Any]:
@@ -74,15 +99,8 @@ def copied(making: Making) -> dict[str, Any]:
         MedProtectError: it is no image, was protected before, or went out protected in an earlier version.
     """
     settings, case, stage, clock = making.settings, making.case, making.stage, making.clock
-    volume = read_case_image(settings.root, case)
-    check_image(making.image_files, settings.root, volume)
-    voxels = sha256_voxels(volume.array)
-    if settings.earlier is not None:
-        before = recall(settings.earlier, voxels, case)
-        if before is not None and before.protected_voxels is not None:
-            raise MedProtectError(
-                f"its image went out protected in '{before.version}': the original beside it would show the perturbation. Withheld."
-            )
+    _, voxels = read_original(settings, case, making.inputs)
+    went_out(settings, case, voxels)
     reserve(settings.roots, voxels, case.name, "")
     for item in (*case.image_files, *case.copies, *case.references):
         _copy(settings, item, stage)
@@ -106,13 +124,11 @@ def protected(making: Making) -> dict[str, Any]:
         MedProtectError: the case cannot be used, or must be withheld.
     """
     settings, case, clock = making.settings, making.case, making.clock
-    volume = read_case_image(settings.root, case)
+    volume, voxels = read_original(settings, case, making.inputs)
     labels = labels_or_class(volume, None if case.labels is None else settings.root / case.labels, settings.segments, case.image_class)
-    check_image(making.image_files, settings.root, volume)
-    voxels = sha256_voxels(volume.array)
     reserve(settings.roots, voxels, case.name, case.label_identity(making.inputs))
     clock.lap("read")
-    before = None if settings.earlier is None else recall(settings.earlier, voxels, case)
+    before = went_out(settings, case, voxels)
     if before is None or settings.earlier is None:
         protection = making.protector.protect(volume, labels)
     else:
@@ -166,7 +182,8 @@ def _written(making: Making, protection: Protection, before: Released | None) ->
     if making.case.member is not None:
         return _kept_member(making, protection.volume)
     target = making.stage.place(making.case.image.target)
-    same_files = before is not None and sorted(before.inputs.values()) == sorted(making.image_files.values())
+    files = image_files(making.settings, making.case, making.inputs)
+    same_files = before is not None and sorted(before.inputs.values()) == sorted(files.values())
     if before is None or not same_files or not _copied_from(before, making):
         return write_and_reread(protection.volume, target)
     stored = read_volume(target)

@@ -6,23 +6,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.outputs import private_folder
+from MedProtectLib.outputs import private_folder, put_if_absent
 from MedProtectLib.release.already import check_dataset
-from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.vault import check_same_key
+
+if TYPE_CHECKING:
+    from MedProtectLib.release.keys import Key
 
 
 @contextmanager
-def opened(settings: Settings, resume: bool) -> Iterator[None]:
+def opened(settings: Settings, resume: bool, key: Key | None = None) -> Iterator[None]:
     """Check the roots and write the manifest, or compare it with the one that is there. The block lists the cases; when it fails,
     nothing is left of a release that began here.
 
     Raises:
         MedProtectError: the roots or the dataset cannot be used, or another release is in the roots.
     """
-    _check(settings, resume)
+    check(settings, resume, key)
     roots, began = settings.roots, False
     missing = [folder for root in (roots.private, roots.output) for folder in (root, *root.parents) if not folder.exists()]
     try:
@@ -46,7 +51,13 @@ def _take_back(roots: Roots, began: bool, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _check(settings: Settings, resume: bool) -> None:
+def check(settings: Settings, resume: bool, key: Key | None = None) -> None:
+    """Whether a release can begin, or go on, with these settings and this key of its vault.
+
+    Raises:
+        MedProtectError: the roots, the dataset or the previous version cannot be used; another release is in the roots, or its vault
+            has another key.
+    """
     roots, dataset = settings.roots, Path(settings.dataset)
     roots.check(dataset)
     check_dataset(settings.root)
@@ -59,6 +70,8 @@ def _check(settings: Settings, resume: bool) -> None:
             raise MedProtectError(
                 f"{roots.manifest}: the release began with other settings ({', '.join(different)}). Use the same, or another --output."
             )
+        if key is not None:
+            check_same_key(roots.vault, key)
     else:
         for root in (roots.output, roots.private):
             if root.is_dir() and any(root.iterdir()):
@@ -66,16 +79,21 @@ def _check(settings: Settings, resume: bool) -> None:
 
 
 def _check_previous(settings: Settings) -> None:
-    """A version is protected as the one before, or their difference would tell of both."""
-    if settings.earlier is None:
+    """A version is protected as the one before, or their difference would tell of both. Only a finished one knows all that went out
+    before it.
+    """
+    earlier = settings.earlier
+    if earlier is None:
         return
-    if not settings.earlier.manifest.is_file():
-        raise MedProtectError(f"{settings.earlier.private}: no release is here. Check --previous and --previous-private.")
-    now, before = settings.parameters(), Settings.load(settings.earlier.manifest).parameters()
-    if different := [key for key in now if now[key] != before[key]]:
+    if not earlier.manifest.is_file():
+        raise MedProtectError(f"{earlier.private}: no release is here. Check --previous and --previous-private.")
+    if not ((earlier.output / SUMMARY).is_file() or (earlier.audit.is_file() and not earlier.output.exists())):
         raise MedProtectError(
-            f"{settings.earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike."
+            f"{earlier.output / SUMMARY}: missing: the previous version is not finished. Finish it (--resume), or give the one before it."
         )
+    now, before = settings.parameters(), Settings.load(earlier.manifest).parameters()
+    if different := [key for key in now if now[key] != before[key]]:
+        raise MedProtectError(f"{earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike.")
 
 
 def _write_manifest(settings: Settings, roots: Roots) -> bool:
@@ -84,7 +102,7 @@ def _write_manifest(settings: Settings, roots: Roots) -> bool:
     try:
         part.write_bytes(settings.to_bytes())
         part.chmod(0o600)
-        first = not roots.manifest.exists() and _put_if_absent(part, roots.manifest)
+        first = not roots.manifest.exists() and put_if_absent(part, roots.manifest)
         different = settings.differences(Settings.load(roots.manifest))
         if different:
             raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
@@ -93,23 +111,3 @@ def _write_manifest(settings: Settings, roots: Roots) -> bool:
         return first
     finally:
         part.unlink(missing_ok=True)
-
-
-def _put_if_absent(part: Path, path: Path) -> bool:
-    """Give a file its name unless there is one; where the file system knows no second names, by writing it again."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        return _written_if_absent(part.read_bytes(), path)
-    return True
-
-
-def _written_if_absent(content: bytes, path: Path) -> bool:
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from MedProtectLib.version import __version__
 
 CASES_A_PAGE = 48
 MOST_LISTED = 500
+PAGE_STEPS = (1, 2, 3, 10, 30, 100, 300, 1000, 3000)
 WORDS = {
     OK: "protected",
     COPIED: "unprotected copy",
@@ -58,7 +59,6 @@ def write_overview(roots: Roots, settings: Settings, outcomes: Callable[[], Iter
     common: dict[str, Any] = {
         "release": settings.name,
         "counts": [(word, status, counts[status]) for status, word in WORDS.items() if counts[status]],
-        "pages": [_page_name(number) for number in range(1, pages + 1)],
         "version": __version__,
         "words": WORDS,
         "parameters": _parameters(settings),
@@ -66,13 +66,21 @@ def write_overview(roots: Roots, settings: Settings, outcomes: Callable[[], Iter
     common["attention"] = _attention(outcomes())
     batches = pages_of_cards(roots, outcomes(), withdrawn)
     for number in range(1, pages + 1):
-        page = template.render(cards=next(batches, []), number=number, **common).encode()
+        links = [(other, _page_name(other)) for other in _linked(number, pages)]
+        page = template.render(cards=next(batches, []), number=number, links=links, **common).encode()
         write_private(roots.overview / _page_name(number), page)
         if number == 1:
             write_private(roots.overview / "index.html", page)
+    made = {_page_name(number) for number in range(1, pages + 1)}
     for path in roots.overview.glob("page_*.html"):
-        if path.name not in common["pages"]:
+        if path.name not in made:
             path.unlink()
+
+
+def _linked(number: int, pages: int) -> list[int]:
+    """The pages that a page leads to: the first, the last, and others the closer together the nearer they are."""
+    near = (number + sign * step for step in PAGE_STEPS for sign in (-1, 1))
+    return sorted({1, number, pages, *(page for page in near if 1 <= page <= pages)})
 
 
 def _attention(outcomes: Iterable[Outcome]) -> list[tuple[str, str, str]]:

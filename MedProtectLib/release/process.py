@@ -68,7 +68,7 @@ def process_case(manifest: str, content: Mapping[str, Any], key: Key | None = No
                 return result | {"status": BUSY, "seconds": 0.0}
             return result | _settled(settings, protector, case, ledger, key, attempt)
     except Exception as error:
-        status, stop, reason = _judged(error, roots)
+        status, stop, reason = judged(error, roots)
         seconds = round(time.monotonic() - began, 3)
         try:
             if status == QUARANTINED:
@@ -98,7 +98,7 @@ def _loaded(manifest: str) -> tuple[Settings, Protector]:
     return _loaded_at(manifest, Path(manifest).stat().st_mtime_ns)
 
 
-def _judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
+def judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
     """What an error makes of a case, whether to stop, and the reason in one line without any of the image's content."""
     cause: BaseException | None = error
     while cause is not None:
@@ -122,19 +122,13 @@ def _judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
 
 def _settled(settings: Settings, protector: Protector, case: ReleaseCase, ledger: Ledger, key: Key | None, attempt: int) -> dict[str, Any]:
     roots, clock = settings.roots, Clock.started()
-    if not case.labelled and settings.unlabelled != COPY:
-        raise MedProtectError("it has no labels: nothing says what to protect. Label it, or release it as it is with --unlabelled copy.")
-    inputs = {source: _sha256(settings.root / source, settings.root) for source in case.sources}
-    identity = key_of_case(settings, {**inputs, "class": str(case.image_class), "member": str(case.member)})
-    record = read_record(roots, case.name)
-    if record is not None:
-        if record["key"] != identity:
-            raise ChangedCaseError("its files changed since it was released. Make a new version of the release with --previous.")
-        if outputs_hold(roots, record):
-            if not is_remembered(roots, record["original_voxels_sha256"]):
-                _remember(settings, case, record)
-            ledger.append(SKIPPED, durable=False, case=case.name, key=identity)
-            return {"status": SKIPPED, "seconds": round(time.monotonic() - clock.at, 3), "withheld": record["withheld"]}
+    inputs = hashed_inputs(settings, case)
+    identity, record = committed(settings, case, inputs)
+    if record is not None and outputs_hold(roots, record):
+        if not is_remembered(roots, record["original_voxels_sha256"]):
+            _remember(settings, case, record)
+        ledger.append(SKIPPED, durable=False, case=case.name, key=identity)
+        return {"status": SKIPPED, "seconds": round(time.monotonic() - clock.at, 3), "withheld": record["withheld"]}
     clock.lap("hash")
     ledger.append(STARTED, case=case.name, key=identity, attempt=attempt)
     with staged(roots, case) as stage:
@@ -153,6 +147,30 @@ def _settled(settings: Settings, protector: Protector, case: ReleaseCase, ledger
     seconds = round(sum(clock.steps.values()), 3)
     ledger.append(record["status"], case=case.name, key=identity, seconds=seconds, attempt=attempt, outputs=record["outputs"])
     return {"status": record["status"], "seconds": seconds, "withheld": record["withheld"]}
+
+
+def hashed_inputs(settings: Settings, case: ReleaseCase) -> dict[str, str]:
+    """SHA-256 of the files of a case by source.
+
+    Raises:
+        MedProtectError: the case has no labels and shall not go out without; a file cannot be read, or is a link out of the dataset.
+    """
+    if not case.labelled and settings.unlabelled != COPY:
+        raise MedProtectError("it has no labels: nothing says what to protect. Label it, or release it as it is with --unlabelled copy.")
+    return {source: _sha256(settings.root / source, settings.root) for source in case.sources}
+
+
+def committed(settings: Settings, case: ReleaseCase, inputs: Mapping[str, str]) -> tuple[str, dict[str, Any] | None]:
+    """The identity of what a case is made of, and its record where it was committed.
+
+    Raises:
+        ChangedCaseError: it was made of something else.
+    """
+    identity = key_of_case(settings, {**inputs, "class": str(case.image_class), "member": str(case.member)})
+    record = read_record(settings.roots, case.name)
+    if record is not None and record["key"] != identity:
+        raise ChangedCaseError("its files changed since it was released. Make a new version of the release with --previous.")
+    return identity, record
 
 
 def _remember(settings: Settings, case: ReleaseCase, record: Mapping[str, Any]) -> None:
@@ -175,12 +193,18 @@ def _sha256(path: Path, root: Path) -> str:
     """Of a file, or of the files of a folder.
 
     Raises:
-        MedProtectError: it cannot be read, or a symbolic link leads out of the dataset.
+        MedProtectError: it is none, it cannot be read, or a symbolic link leads out of the dataset.
     """
-    if leads_out(path, root):
+    try:
+        out = leads_out(path, root)
+    except (ValueError, RuntimeError) as error:  # a zero byte in its name; a link that leads to itself
+        raise MedProtectError(f"{path}: not a path that leads to a file. Correct it.") from error
+    if out:
         raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
-    stat = path.stat() if path.exists() else None
-    return sha256_path(path) if stat is None or path.is_dir() else _sha256_of(path, stat.st_mtime_ns, stat.st_size)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise MedProtectError(f"{path}: neither a file nor a folder. Put the file itself there.")
+    stat = path.stat() if path.is_file() else None
+    return sha256_path(path) if stat is None else _sha256_of(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=2)

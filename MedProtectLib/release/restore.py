@@ -15,6 +15,7 @@ from MedProtectLib.io.npz import rewrite
 from MedProtectLib.release.instances import write_instances
 from MedProtectLib.release.keys import Key
 from MedProtectLib.release.members import EXTENSION, original_images
+from MedProtectLib.release.roots import RECORDS, SUMMARY
 from MedProtectLib.release.vault import Entry, Secret, applied, content_sha256, find_entry
 from MedProtectLib.volume import Volume
 
@@ -44,7 +45,7 @@ def restore_file(
             file, of which every image must be as it was released.
         vault: folder with the vault entries, searched with its subfolders.
         key: of the site, the release or the case; see :func:`MedProtectLib.release.keys.load_key`.
-        output: where the original goes, in another folder than the protected file's, with the same extension.
+        output: where the original goes, in another folder than the protected file's and outside every release, with the same extension.
         overwrite: replace a file that is there.
 
     Raises:
@@ -102,6 +103,12 @@ def _check_output(inputs: Iterable[Path], outputs: Iterable[Path], overwrite: bo
             raise MedProtectError(
                 f"{file}: this is the protected file's own folder. Choose another one, so that no original is shared by mistake."
             )
+        parent = file.absolute().parent.resolve()
+        for folder in (parent, *parent.parents):
+            if any((folder / name).exists() for name in (RECORDS, SUMMARY)):
+                raise MedProtectError(
+                    f"{file}: {folder} holds a release. Choose a place outside it, so that no original is shared by mistake."
+                )
         if file.is_dir():
             raise MedProtectError(f"{file}: this folder exists. Choose another --output.")
         if file.exists() and not overwrite:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.release.case import ReleaseCase
+from MedProtectLib.release.claims import holders
 from MedProtectLib.release.finish import all_settled, finish
 from MedProtectLib.release.inventory import list_cases, listed
 from MedProtectLib.release.ledger import BUSY, DIED, ENDED, QUARANTINED, RUN, Ledger
@@ -59,7 +60,7 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
     """
     began, roots = time.monotonic(), settings.roots
     apart = _at_once if workforce.jobs == 0 else run_apart
-    with opened(settings, resume):
+    with opened(settings, resume, job.key):
         summary = Summary(apart(list_cases, settings))
     ledger = Ledger(roots.ledger)
     share = workforce.shard or Shard(1, 1)
@@ -79,7 +80,7 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
         sweep(roots)
     with suppress(OSError):
         ledger.append(ENDED, counts=dict(summary.counts), stopped=summary.stopped)
-    if not summary.stopped and (workforce.shard is None or all_settled(roots)):
+    if not summary.stopped and not holders(roots.claims) and (workforce.shard is None or all_settled(roots)):
         apart(finish, settings)
         summary.finished = True
     summary.seconds = time.monotonic() - began

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.release.claims import holders
 from MedProtectLib.release.inventory import listed
-from MedProtectLib.release.ledger import DIED, OK, OPEN, STARTED, merge
+from MedProtectLib.release.ledger import DIED, OK, OPEN, STARTED, merge, read_ledger
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
 
 
 @dataclass(frozen=True)
 class ReleaseStatus:
-    """``counts`` of the last that the ledger says of every case; ``at_work``: claimed cases and the processes that hold them."""
+    """``counts`` of the last that the ledger says of every case; ``at_work``: claimed cases and the processes that hold them;
+    ``pace_s``: seconds from one protected case to the next while somebody was at work.
+    """
 
     name: str
     cases: int
@@ -57,11 +60,17 @@ def status_of(folder: Path) -> ReleaseStatus:
     settings = Settings.load(roots.manifest)
     last = merge(roots.ledger).last
     counts: Counter[str] = Counter()
-    moments = []
     for content in listed(roots):
-        moment, event = last.get(content["name"], (0.0, OPEN))
+        _, event = last.get(content["name"], (0.0, OPEN))
         counts[OPEN if event in (STARTED, DIED) else event] += 1
-        if event == OK:
-            moments.append(moment)
-    pace = (max(moments) - min(moments)) / (len(moments) - 1) if len(moments) > 1 else None
-    return ReleaseStatus(settings.name, counts.total(), counts, holders(roots.claims), pace)
+    return ReleaseStatus(settings.name, counts.total(), counts, holders(roots.claims), _pace(roots.ledger))
+
+
+def _pace(ledger: Path) -> float | None:
+    """Seconds from one protected case to the next. A gap that is longer than the later case took is a pause of everybody's, and only
+    what the case took is counted.
+    """
+    entries = (entry for entry in read_ledger(ledger) if entry["event"] == OK)
+    ended = sorted((float(entry["time"]), float(entry["seconds"])) for entry in entries if isinstance(entry.get("seconds"), int | float))
+    gaps = [min(took, after - before) for (before, _), (after, took) in pairwise(ended)]
+    return (ended[0][1] + sum(gaps)) / len(ended) if ended else None

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from MedProtectLib.release.claims import is_stale
 from MedProtectLib.release.roots import Roots
-from MedProtectLib.release.writer import Writer
+from MedProtectLib.release.writer import FORGOTTEN_AFTER_S, Writer
 
-FORGOTTEN_AFTER_S = 24 * 3600.0
 STAGE = re.compile(r".+\.(?P<host>[^.]+)-(?P<pid>\d+)-(?P<began>\d+)")
 
 

@@ -71,6 +71,10 @@ class Header:
         text = json.dumps(asdict(self), sort_keys=True).encode()
         return MAGIC + len(text).to_bytes(LENGTH_BYTES, "big") + text
 
+    def opens_with(self, key: Key) -> bool:
+        """Whether the key is the one that the entry was sealed under. Raises MedProtectError for one that does not reach the case."""
+        return self.key_id == _key_id(key.for_case(self.release, self.case))
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -178,7 +182,7 @@ class Entry:
 
     def opens_with(self, key: Key) -> bool:
         """Whether the key is the one that it was sealed under."""
-        return self.header.key_id == _key_id(key.for_case(self.header.release, self.header.case))
+        return self.header.opens_with(key)
 
 
 def seal(original: Volume, protected: Volume, key: Key, release: str, case: str) -> Entry:
@@ -266,6 +270,22 @@ def read_header(path: Path) -> Header:
             return _parse_header(path, stream.read(LONGEST_HEADER + len(MAGIC) + LENGTH_BYTES))[0]
     except OSError as error:
         raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def check_same_key(vault: Path, key: Key) -> None:
+    """Refuse to add to a vault under another key than the one it was begun with, as its first whole entry tells.
+
+    Raises:
+        MedProtectError: another key; one that does not reach the entry's case.
+    """
+    for path in sorted(vault.glob(f"*{SUFFIX}")):
+        with suppress(MedProtectError):  # a damaged entry says nothing about the key
+            header = read_header(path)
+            break
+    else:
+        return
+    if not header.opens_with(key):
+        raise MedProtectError(f"{path}: sealed under another key: two keys would split the vault. Go on with the key that it began with.")
 
 
 def applied(secret: Secret, protected: np.ndarray) -> np.ndarray:

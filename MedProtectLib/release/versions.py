@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,20 @@ def frozen(released: Released, previous: Roots, protector: Protector, volume: Vo
         raise MedProtectError(f"its class changed since '{released.version}', and with it the perturbation. Withheld.")
     protected = volume.with_array(_voxels_of(released, previous))
     return _seen_with(protection, protected, released)
+
+
+def check_frozen(released: Released, previous: Roots, protector: Protector, volume: Volume, labels: LabelMap, identity: str) -> None:
+    """Refuse what :func:`frozen` would refuse. ``identity``: that of the labels; where they are those that the image went out with,
+    and its file is in place, nothing has to be protected to know.
+
+    Raises:
+        MedProtectError: as for :func:`frozen`.
+    """
+    if released.protected_voxels is not None and released.labels == identity:
+        with suppress(MedProtectError):
+            _voxels_of(released, previous)
+            return
+    frozen(released, previous, protector, volume, labels)
 
 
 def _voxels_of(released: Released, previous: Roots) -> np.ndarray:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from MedProtectLib.staging import alive
+FORGOTTEN_AFTER_S = 24 * 3600.0  # what another machine left, and nobody touched for so long, is of a process that is gone
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Writer:
         if self.host != _host():
             return None
         began = _began(self.pid)
-        return began != self.began if began is not None else not alive(self.pid)
+        return began != self.began if began is not None else not _alive(self.pid)
 
 
 def this_writer() -> Writer:
@@ -62,3 +62,23 @@ def _began(pid: int) -> int | None:
         return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    if pid == os.getpid():
+        return True
+    if os.name == "nt":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # type: ignore[attr-defined]
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
+        return bool(handle)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedProtectLib import read_volume
+from MedProtectLib.release.writer import this_writer
 from samples import Run
 
 
@@ -292,10 +294,30 @@ def test_files_without_a_record_are_swept_and_strangers_kept(run: Run, case: tup
     out.mkdir()
     (out / "mr_protected.mha").write_bytes(b"left by a run that died")
     (out / "notes.txt").write_text("keep me")
-    dead = out / ".mr.somehost-1.staging"
-    dead.mkdir()
     assert run("protect", case[0], "--labels", case[1], "--output", out)[0] == 0
     assert listing(out) == ["mr_protected.nrrd", "mr_record.json", "notes.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process began")
+def test_a_run_that_died_does_not_hold_its_case(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also when its process number is given again, as that of the first process of a container always is."""
+    out, me = tmp_path / "out", this_writer()
+    earlier, elsewhere = replace(me, began=me.began - 1), replace(me, host="elsewhere")
+    names = (f".{name}.{writer.name}.staging" for name, writer in (("mr", earlier), ("mr", elsewhere), ("old", elsewhere)))
+    dead, fresh, old = (out / name for name in names)
+    for folder in (dead, fresh, old):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    command = ("protect", case[0], "--labels", case[1], "--output", out)
+    assert run(*command)[0] == 0
+    assert listing(out) == ["mr_protected.nrrd", "mr_record.json"]
+    assert [folder.exists() for folder in (dead, fresh, old)] == [False, True, False], "another machine may be at work, but not for a day"
+    at_work = out / f".mr.{me.name}.staging"
+    at_work.mkdir()
+    code, _, err = run(*command, "--overwrite")
+    assert_one_line(code, err, 1)
+    assert "another run is protecting 'mr'" in err
+    assert at_work.exists()
 
 
 def test_only_what_medprotect_makes_is_swept(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -18,7 +19,11 @@ import SimpleITK as sitk
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, sha256_file
 from MedProtectLib.release.already import check_image
+from MedProtectLib.release.audit import Outcome
 from MedProtectLib.release.keys import SiteKey, save_key
+from MedProtectLib.release.overview import write_overview
+from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.status import status_of
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, own_profile, tree, voxels
 from samples import Run
 
@@ -115,6 +120,115 @@ def test_a_dry_run_plans_and_writes_nothing(run: Run, profile: Path, tmp_path: P
     assert "nothing: this was a dry run" in text
 
 
+DAMAGED = (
+    "a link out of the dataset",
+    "one image, two labels",
+    "a damaged index",
+    "a folder with other files",
+    "a release that is there",
+    "a changed case",
+    "a case that is gone",
+    "no previous version",
+    "a changed image",
+    "other labels",
+    "unlabelled now",
+    "no image",
+)
+
+
+def damage(kind: str, dataset: Path, first: Path, out: Path) -> list[object]:
+    """Do something to a dataset that keeps a case, or all of them, from going out; the options that belong to it."""
+    image, label = dataset / "imagesTr" / NAMES[1], dataset / "labelsTr" / NAMES[1]
+    previous = ["--previous", first]
+    match kind:
+        case "a link out of the dataset":
+            shutil.move(image, dataset.parent / NAMES[1])
+            image.symlink_to(dataset.parent / NAMES[1])
+        case "one image, two labels":
+            shutil.copyfile(dataset / "imagesTr" / NAMES[0], image)
+        case "a damaged index":
+            (dataset / "dataset.json").write_text('{"training": [')
+        case "a folder with other files":
+            out.mkdir()
+            (out / "thesis.txt").write_text("mine")
+        case "a release that is there":
+            return ["--output", first]
+        case "a changed case" | "a case that is gone":
+            label.unlink()
+            image.unlink() if "gone" in kind else shutil.copyfile(dataset / "labelsTr" / NAMES[0], label)
+            return ["--output", first, "--resume"]
+        case "no previous version":
+            return ["--previous", dataset.parent / "none"]
+        case "a changed image":
+            shutil.copyfile(HIPPOCAMPUS / "imagesTr" / NAMES[2], image)
+            return previous
+        case "other labels":
+            labels = nib.load(label)
+            array = np.zeros(labels.shape, np.uint8)
+            array[1:4, 1:4, 1:4] = 1
+            nib.save(nib.Nifti1Image(array, labels.affine, labels.header), label)
+            return previous
+        case "unlabelled now":
+            label.unlink()
+            return [*previous, "--unlabelled", "copy"]
+        case "no image":
+            label.unlink()
+            image.write_bytes(b"junk")
+            return ["--unlabelled", "copy"]
+    return []
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_dry_run_ends_as_the_run_does(kind: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
+    dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
+    assert call(run, dataset, first, profile)[0] == 0
+    command = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
+    command = (*command, *damage(kind, dataset, first, out))
+    before = tree(tmp_path)
+    code, planned, refused = run(*command, "--dry-run")
+    assert tree(tmp_path) == before
+    assert code == run(*command)[0] == 1
+    assert refused.count("\n") == (1 if kind in DAMAGED[2:5] + DAMAGED[6:8] else 0)
+    assert refused or NAMES[1].removesuffix(".nii.gz") in planned
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_dry_run_of_a_new_version_lets_out_what_the_run_does(
+    run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
+    dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
+    assert call(run, dataset, first, profile)[0] == 0
+    (first / "imagesTr" / NAMES[0]).unlink()
+    code, answer, _ = call(run, dataset, out, profile, "--previous", first, "--dry-run")
+    assert (code, answer["counts"]) == (0, {"ok": 2})
+    assert call(run, dataset, out, profile, "--previous", first)[0] == 0
+    assert call(run, dataset, out, profile, "--previous", first, "--dry-run", "--resume")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files that Windows cannot have")
+@pytest.mark.usefixtures("no_pictures")
+def test_paths_that_lead_to_no_file_are_named(run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset = tmp_path / "in"
+    shutil.copytree(HIPPOCAMPUS / "imagesTr", dataset)
+    shutil.copyfile(HIPPOCAMPUS / "labelsTr" / NAMES[0], dataset / "labels.nii.gz")
+    os.mkfifo(dataset / "fifo.nii.gz")
+    (dataset / "loop.nii.gz").symlink_to("loop.nii.gz")
+    names = [NAMES[0], "fifo.nii.gz", "loop.nii.gz", "zero\0.nii.gz"]
+    rows = "".join(f"{number},{name},labels.nii.gz\n" for number, name in enumerate(names))
+    (dataset / "cases.csv").write_text(f"case,image,labels\n{rows}")
+    _, planned, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile, "--dry-run")
+    _, answer, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile)
+    reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
+    assert {case["case"]: case["reason"] for case in planned["cases"][1:]} == reasons
+    assert answer["counts"]["ok"] == 1
+    for case, word in (("1", "neither a file nor a folder"), ("2", "not a path that leads to a file"), ("3", "not a path that leads")):
+        assert word in reasons[case]
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in"), tmp_path / "out"
@@ -144,6 +258,12 @@ def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_
     code, answer, said = call(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["failed"]) == (1, 1)
     assert "--previous" in said
+    told = {row["case"]: row for row in csv.DictReader((tmp_path / "out_private" / "audit.csv").open())}
+    changed, kept = (name.removesuffix(".nii.gz") for name in NAMES[:2])
+    assert (told[changed]["status"], told[changed]["reason"]) == ("ok", ""), "it is what went out"
+    assert "trying it again failed: its files changed" in told[changed]["warnings"]
+    assert "failed" not in told[kept]["warnings"]
+    assert "trying it again failed: its files changed" in (tmp_path / "out_private" / "overview" / "index.html").read_text()
     (dataset / "labelsTr" / NAMES[0]).unlink()
     (dataset / "imagesTr" / NAMES[0]).unlink()
     again = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--resume")
@@ -222,7 +342,7 @@ def test_a_release_that_cannot_begin_leaves_nothing(
         if reason == "full disk":
             patch.setattr("MedProtectLib.release.inventory.write_private", fail)
         if reason == "forbidden":
-            patch.setattr("MedProtectLib.release.opening._put_if_absent", fail)
+            patch.setattr("MedProtectLib.release.opening.put_if_absent", fail)
         code, _, said = run(*command)
     assert (code, len(said.splitlines())) == (1, 1)
     assert not (tmp_path / "new").exists()
@@ -353,6 +473,36 @@ def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
     assert run("release", "--status", tmp_path)[0] == 1
 
 
+def test_the_pace_leaves_pauses_out(tmp_path: Path) -> None:
+    made = Settings("r", "/x", "l", str(tmp_path / "out"), str(tmp_path), "p", "0" * 64)
+    made.roots.manifest.write_bytes(made.to_bytes())
+    made.roots.cases.write_text("".join(f'{{"name": "{case}"}}\n' for case in "abcdef"))
+    made.roots.ledger.mkdir()
+    ended = {"a": 100.0, "b": 110.0, "c": 5110.0, "d": 5115.0}
+    lines = [{"time": time, "event": "ok", "case": case, "seconds": 10.0} for case, time in ended.items()]
+    lines += [{"time": 9000.0, "event": "skipped", "case": "a"}, {"time": 9000.1, "event": "skipped", "case": "b"}]
+    (made.roots.ledger / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = status_of(tmp_path)
+    assert status.counts == {"ok": 4, "open": 2}
+    assert status.pace_s == pytest.approx((10 + 10 + 10 + 5) / 4)
+
+
+def test_every_page_of_the_overview_is_near_with_few_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.overview.CASES_A_PAGE", 1)
+    made = Settings("r", "/x", "l", str(tmp_path / "out"), str(tmp_path), "p", "0" * 64)
+    (tmp_path / "overview").mkdir()
+    (tmp_path / "overview" / "page_0151.html").write_text("of a longer release")
+    cases = [Outcome(f"case_{number}", "ok", "", {}, None) for number in range(150)]
+    write_overview(made.roots, made, lambda: cases, [])
+    pages = {path.name: set(re.findall(r'href="(page_\d+\.html)"', path.read_text())) for path in (tmp_path / "overview").glob("page_*")}
+    assert len(pages) == 150
+    assert max(map(len, pages.values())) <= 16
+    seen, steps = {"page_0001.html"}, 0
+    while len(seen) < 150:
+        seen, steps = seen.union(*(pages[name] for name in seen)), steps + 1
+    assert steps <= 8
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_the_vault_restores_every_original_and_holds_the_only_perturbation(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
@@ -372,7 +522,36 @@ def test_the_vault_restores_every_original_and_holds_the_only_perturbation(run: 
             assert np.array_equal(voxels(original), voxels(dataset / "imagesTr" / name))
     save_key(SiteKey.new(), tmp_path / "other.key")
     image, other = out / "imagesTr" / NAMES[0], tmp_path / "other.key"
-    assert run("restore", image, "--vault", tmp_path / "out_private", "--key", other, "--output", tmp_path / "x.nii.gz")[0] == 1
+    restore = ("restore", image, "--vault", tmp_path / "out_private", "--output")
+    assert run(*restore, tmp_path / "x.nii.gz", "--key", other)[0] == 1
+    for place in (out / "restored" / NAMES[0], out / "imagesTr" / "a" / "b" / NAMES[0], second / NAMES[0]):
+        code, _, said = run(*restore, place, "--key", key)
+        assert code == 1
+        assert "holds a release" in said
+        assert not place.exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_vault_has_one_key(run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset, out, vault = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "out_private" / "vault"
+    for name in ("a.key", "b.key"):
+        save_key(SiteKey.new(), tmp_path / name)
+    command = ("release", dataset, "--output", out, "--profile", profile, "--jobs", 0, "--resume", "--key")
+    assert run(*command, tmp_path / "a.key", "--shard", "1/2")[0] == 0
+    (vault / f"{'0' * 64}.medvault").write_bytes(b"damaged")
+    for more in ((), ("--dry-run",)):
+        code, _, said = run(*command, tmp_path / "b.key", *more)
+        assert code == 1
+        assert "sealed under another key" in said
+    assert len(list(vault.iterdir())) == 2
+    (vault / f"{'0' * 64}.medvault").unlink()
+    assert run("keys", "rotate", vault, "--key", tmp_path / "a.key", "--new-key", tmp_path / "b.key")[0] == 0
+    assert run(*command, tmp_path / "b.key", "--dry-run")[0] == 0
+    assert run(*command, tmp_path / "b.key")[0] == 0
+    for name in NAMES[:2]:
+        restore = ("restore", out / "imagesTr" / name, "--vault", vault, "--key", tmp_path / "b.key", "--output")
+        assert run(*restore, tmp_path / "back" / name)[0] == 0
 
 
 @pytest.mark.usefixtures("no_pictures")

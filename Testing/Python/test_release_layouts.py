@@ -149,6 +149,22 @@ def test_class_folders(run: Run, tmp_path: Path, rng: np.random.Generator) -> No
     assert (tmp_path / "out_private" / "cases" / "benign%2F1" / "record.json").is_file()
 
 
+def test_the_public_profile_fits_the_first_image_that_can_be_read(
+    run: Run, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    labels = np.zeros((20, 24), np.uint8)
+    labels[5:15, 5:15] = 1
+    for name in ("0.png", "1.png"):
+        for part in ("imagesTr", "labelsTr"):
+            picture(tmp_path / "pictures" / part / name, rng)
+        sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / "pictures" / "labelsTr" / name)
+    (tmp_path / "pictures" / "imagesTr" / "0.png").write_bytes(b"no picture")
+    for dataset, counts in ((tmp_path / "pictures", {"ok": 1, "quarantined": 1}), (decathlon(tmp_path / "volumes", 1), {"ok": 1})):
+        command = ("release", dataset, "--output", tmp_path / "public", "--allow-public-profile", "--no-vault", "--dry-run", "--json")
+        assert json.loads(run(*command)[1])["counts"] == counts
+
+
 def test_a_manifest_keeps_its_columns_and_no_path_leaves_the_release(run: Run, profile: Path, tmp_path: Path) -> None:
     source = decathlon(tmp_path / "data", 3)
     folder = tmp_path / "in"

@@ -11,18 +11,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from MedProtectLib.release.claims import claimed
 from MedProtectLib.release.ledger import Ledger, merge, read_ledger
 from MedProtectLib.release.runners import Job
+from MedProtectLib.release.runners.dask import DaskRunner
 from MedProtectLib.release.runners.local import LocalRunner
 from MedProtectLib.release.runners.memory import PROCESS_BYTES, needed, stored_bytes
 from MedProtectLib.release.runners.shard import Shard
 from MedProtectLib.release.writer import this_writer
-from release_cases import decathlon, ledger, own_profile, tree
+from release_cases import NAMES, decathlon, ledger, own_profile, tree
 from release_processes import crashing, kill_group, noting, running, start, wait_for_case
 from samples import ROOT, Run
 
@@ -146,6 +151,13 @@ def test_shards_together_are_the_whole(
     last = json.loads(answer)
     assert (code, last["counts"]["ok"], last["finished"]) == (0, 2, True)
     assert tree(out) == undisturbed
+    again = ("release", *options(dataset, out, profile), "--jobs", 0, "--shard", "1/2", "--json")
+    with claimed(tmp_path / "release_private" / "claims", NAMES[1].removesuffix(".nii.gz")) as mine:
+        assert mine
+        assert json.loads(run(*again)[1])["finished"] is False, "the other shard is at work on a case once more"
+        assert not (out / "medprotect_release.json").exists()
+    assert json.loads(run(*again)[1])["finished"] is True
+    assert tree(out) == undisturbed
 
 
 def test_shards_of_slurm_arrays() -> None:
@@ -173,6 +185,28 @@ def test_dask_gives_the_same(run: Run, dataset: Path, profile: Path, undisturbed
     assert each_once(tmp_path / "release_private")
 
 
+def test_dask_on_this_machine_listens_to_nobody_else() -> None:
+    """Other accounts of the machine reach its ports; they are refused without the certificates of this run."""
+    pytest.importorskip("distributed", reason="dask and distributed are not installed (medprotect[dask])")
+    from distributed import Client
+    from distributed.security import Security
+
+    with ExitStack() as stack:
+        client = DaskRunner("local", 1, None, lambda *_: None)._client(stack)
+        assert client.submit(sum, [1, 2]).result() == 3
+        servers = [client.scheduler.address, *client.scheduler_info()["workers"]]
+        assert [urlparse(server).hostname for server in servers] == ["127.0.0.1"] * 2
+        for server in servers:
+            for scheme, security in (("tcp", None), ("tls", Security.temporary())):
+                with pytest.raises(OSError, match=r"onnect|certificate"):
+                    Client(f"{scheme}://{urlparse(server).netloc}", security=security, timeout=2)
+        pids = [os.getpid(), *client.run(os.getpid).values()]
+        ports = {c.laddr.port for pid in pids for c in psutil.Process(pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        for port in ports:
+            with pytest.raises(OSError, match=r"404|reset|closed"):
+                urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+
+
 def test_dask_that_is_not_there_is_one_line(
     run: Run, dataset: Path, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +215,7 @@ def test_dask_that_is_not_there_is_one_line(
     code, _, said = run("release", *options(dataset, tmp_path / "release", profile), "--dask", "tcp://127.0.0.1:9")
     assert code == 1
     assert "no Dask scheduler answers there" in said
+    assert "every account of this machine" in said
 
 
 @posix

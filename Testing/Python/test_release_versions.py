@@ -212,6 +212,25 @@ def test_an_earlier_file_that_is_gone_or_damaged_is_made_again_or_asked_for(run:
     assert (fourth / "imagesTr" / NAMES[0]).read_bytes() == content
 
 
+def test_a_version_that_is_not_finished_has_no_next_one(run: Run, profile: Path, tmp_path: Path, first: Path) -> None:
+    """It does not know all that went out before, and a withdrawn case would come back with another perturbation."""
+    dataset, withdraw = tmp_path / "in", ("--withdraw", STEMS[0])
+    second, _, _ = made(run, dataset, tmp_path / "v2", profile, "--previous", first, *withdraw, "--shard", "1/2")
+    relabel(dataset / "labelsTr" / NAMES[0], slice(20, None))
+    third = ("release", dataset, "--output", tmp_path / "v3", "--profile", profile, "--no-vault", "--jobs", 0, "--previous", second)
+    code, _, said = run(*third)
+    assert code == 1
+    assert "the previous version is not finished" in said
+    assert not (tmp_path / "v3").exists()
+    made(run, dataset, second, profile, "--previous", first, *withdraw, "--resume")
+    assert run(*third)[0] == 0
+    assert (tmp_path / "v3" / "imagesTr" / NAMES[0]).exists()
+    assert no_difference(first, second, tmp_path / "v3")
+    shutil.rmtree(second)
+    third = ("release", dataset, "--output", tmp_path / "v4", *third[4:])
+    assert run(*third)[0] == 0, "its files are gone, its records tell that it was finished"
+
+
 def test_versions_are_protected_alike(run: Run, profile: Path, tmp_path: Path, first: Path) -> None:
     code, _, said = run(
         "release", tmp_path / "in", "--output", tmp_path / "v2", "--profile", profile, "--no-vault", "--bound", "8/255", "--previous", first

@@ -183,6 +183,23 @@ def test_a_rotated_vault_opens_with_the_new_key_alone(case: Sealed, tmp_path: Pa
     assert run(*arguments, "--key", tmp_path / "new.key")[0] == 0
 
 
+def test_a_damaged_entry_keeps_none_of_the_others_from_rotating(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
+    save_key(key, tmp_path / "old.key")
+    run("keys", "new", tmp_path / "new.key")
+    (entry,) = case.vault.glob("*.medvault")
+    for name, content in (("0", entry.read_bytes()[:-1]), ("1", b"no entry")):
+        (case.vault / f"{name * 64}.medvault").write_bytes(content)
+    rotate = ("keys", "rotate", case.vault, "--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
+    code, out, err = run(*rotate)
+    assert (code, err.count("\n")) == (1, 2)
+    assert "1 entries sealed anew, 0 were under the new key already, 2 stay as they were" in out
+    for name in "01":
+        assert f"{name * 64}.medvault" in err
+    refused("wrong key", case, tmp_path, key)
+    code, out, _ = run(*rotate, "--json")
+    assert (code, '"ok": false' in out, '"unchanged": 1' in out) == (1, True, True)
+
+
 def test_what_cannot_be_sealed(tmp_path: Path, case: Sealed, key: SiteKey, rng: np.random.Generator) -> None:
     volume, protected = read_volume(case.original), read_volume(case.protected)
     with pytest.raises(MedProtectError, match="another shape or type"):

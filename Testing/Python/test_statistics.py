@@ -58,6 +58,31 @@ def test_against_numpy_and_scikit_image_on_the_whole_image(shape: tuple[int, ...
     assert found.ssim == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("shape", "across", "window"),
+    [
+        ((24, 1, 20), 1, "7x7 uniform, row by row"),
+        ((24, 2, 6), 1, "5x5 uniform, row by row"),
+        ((24, 20, 1), 2, "7x7 uniform, column by column"),
+        ((2, 24, 20), 0, "7x7 uniform, slice by slice"),
+        ((1, 2, 30), None, "none: the image is smaller than 3 voxels along two axes"),
+        ((24, 1, 1), None, "none: the image is smaller than 3 voxels along two axes"),
+    ],
+)
+def test_thin_images_are_compared_plane_by_plane_or_not_at_all(shape: tuple[int, int, int], across: int | None, window: str) -> None:
+    original, protected, mask = pair(shape, 4)
+    found = measure(original, protected, find_regions(mask), [WINDOW], 4 / 255)
+    assert found.changed_voxels > 0
+    assert found.ssim_window == window
+    json.dumps(found.as_record(), allow_nan=False)
+    if across is None:
+        assert found.ssim is None
+        return
+    a, b = (np.moveaxis(volume.array.astype(float), across, 0) for volume in (original, protected))
+    expected = np.mean([structural_similarity(x, y, win_size=int(window[0]), data_range=400) for x, y in zip(a, b, strict=True)])
+    assert found.ssim == pytest.approx(expected, abs=1e-9)
+
+
 def test_changes_outside_the_regions_are_counted() -> None:
     original, protected, mask = pair((12, 20, 24), 1)
     spoiled = protected.array.copy()

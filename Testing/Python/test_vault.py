@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume
+from MedProtectLib.outputs import write_private
 from MedProtectLib.release.keys import CaseKeys, Key, ReleaseKey, SiteKey, load_key, save_key
 from MedProtectLib.release.vault import Entry, Secret, applied, seal
 from samples import Run
@@ -234,6 +236,38 @@ def test_a_key_is_never_overwritten(tmp_path: Path, key: SiteKey, run: Run) -> N
     assert load_key(path) == key
 
 
+def test_of_two_keys_made_at_once_one_is_refused(tmp_path: Path, key: SiteKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "site.key"
+
+    def write_as_another_does(name: Path, content: bytes) -> None:
+        write_private(path, b"the other's key")
+        write_private(name, content)
+
+    monkeypatch.setattr("MedProtectLib.release.keys.write_private", write_as_another_does)
+    with pytest.raises(MedProtectError, match="this file exists"):
+        save_key(key, path)
+    assert path.read_bytes() == b"the other's key"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_system_without_second_names_keeps_keys_too(
+    links: bool, tmp_path: Path, key: SiteKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(target))
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    path = tmp_path / "site.key"
+    save_key(key, path)
+    assert load_key(path) == key
+    with pytest.raises(MedProtectError, match="this file exists"):
+        save_key(SiteKey.new(), path)
+    assert load_key(path) == key
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_passphrase(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     file, words = tmp_path / "site.key", tmp_path / "words"
@@ -251,6 +285,10 @@ def test_passphrase(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert run("keys", "show", file)[0] == 0
     monkeypatch.setenv("MEDPROTECT_PASSPHRASE", PASSPHRASE + "!")
     assert "wrong passphrase" in run("keys", "show", file)[2]
+    monkeypatch.setenv("MEDPROTECT_PASSPHRASE", os.fsdecode(b"long pass phrase \xff\xfe"))
+    for command in (("new", tmp_path / "other.key", "--passphrase"), ("show", file)):
+        code, _, said = run("keys", *command)
+        assert (code, said.count("\n"), "no UTF-8 text" in said) == (1, 1, True)
     monkeypatch.delenv("MEDPROTECT_PASSPHRASE")
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert "needs a passphrase" in run("keys", "show", file)[2]

@@ -32,14 +32,17 @@ CONFIGURATION = {
     "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     "distributed.worker.daemon": True,
     "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.nanny.pre-spawn-environ": {**dict.fromkeys(THREADS, "1"), "MALLOC_ARENA_MAX": "1"},
 }
 
 
 @dataclass(frozen=True)
 class DaskRunner:
-    """``address``: 'local' for a cluster of ``jobs`` processes, ``tcp://`` on this machine, or ``tls://`` with ``tls``: the files of
-    the authority's certificate, one's own certificate and its key. ``lost`` is told of a case whose workers died.
+    """``address``: 'local' for a cluster of ``jobs`` processes that nobody else can talk to, ``tcp://`` on this machine, or
+    ``tls://`` with ``tls``: the files of the authority's certificate, one's own certificate and its key. ``lost`` is told of a case
+    whose workers died.
     """
 
     address: str
@@ -97,7 +100,15 @@ class DaskRunner:
         stack.enter_context(dask.config.set(CONFIGURATION))
         if self.address == LOCAL:
             cluster = stack.enter_context(
-                LocalCluster(n_workers=self.jobs, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None)
+                LocalCluster(
+                    n_workers=self.jobs,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    protocol="tls://",
+                    security=Security.temporary(),
+                    dashboard_address=None,
+                )
             )
             return stack.enter_context(Client(cluster))
         options: dict[str, Any] = {"timeout": CONNECT_S}
@@ -112,17 +123,24 @@ class DaskRunner:
             raise MedProtectError(f"{self.address}: no Dask scheduler answers there. Check the address, and the certificates.") from error
 
 
-def check_address(address: str, tls: tuple[str, str, str] | None) -> None:
-    """Refuse an address where others could read along or send code: Dask runs whatever a scheduler sends it.
+def check_address(address: str, tls: tuple[str, str, str] | None) -> str:
+    """Refuse an address where other machines could read along or send code: Dask runs whatever a scheduler sends it.
+
+    Returns a warning where other accounts of this machine can, else nothing.
 
     Raises:
         UsageError: neither 'local', nor tcp:// on this machine, nor tls:// with certificates.
     """
     parsed = urlparse(address)
-    if address == LOCAL or (parsed.scheme == "tcp" and parsed.hostname in LOCALHOSTS):
-        return
-    if parsed.scheme == "tls":
-        if tls is None:
-            raise UsageError(f"--dask {address}: tls:// needs --dask-tls CA CERT KEY, the files of the certificates.")
-        return
-    raise UsageError(f"--dask {address}: only 'local', tcp:// on this machine (localhost) and tls:// with certificates are safe.")
+    if parsed.scheme == "tcp" and parsed.hostname in LOCALHOSTS:
+        return (
+            f"--dask {address}: every account of this machine can send code to this scheduler and get the key of the release from it. "
+            "Use tls:// with --dask-tls, or 'local', unless nobody else is on the machine."
+        )
+    if parsed.scheme == "tls" and tls is None:
+        raise UsageError(f"--dask {address}: tls:// needs --dask-tls CA CERT KEY, the files of the certificates.")
+    if address == LOCAL or parsed.scheme == "tls":
+        return ""
+    raise UsageError(
+        f"--dask {address}: only 'local', tls:// with certificates and, where nobody else is, tcp:// on this machine are safe."
+    )
