@@ -63,6 +63,13 @@ class ReleaseCase:
             return ()
         return tuple(dict.fromkeys(item.target for item in (*self.image_files, *self.copies, *self.references)))
 
+    @property
+    def own_targets(self) -> tuple[str, ...]:
+        """Those that are of no other case: all but the copies."""
+        if self.member is not None:
+            return ()
+        return tuple(dict.fromkeys(item.target for item in (*self.image_files, *self.references)))
+
     def label_identity(self, hashes: Mapping[str, str]) -> str:
         """What the case is labelled with, by the SHA-256 of its files; empty for an unlabelled one."""
         return hashes[self.labels] if self.labels is not None else self.image_class or ""

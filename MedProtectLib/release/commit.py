@@ -50,7 +50,7 @@ def staged(roots: Roots, case: ReleaseCase) -> Iterator[Stage]:
 
 
 def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, Any]) -> None:
-    """Put everything that was staged into place, and then the record.
+    """Put everything that was staged into place, and then the record. When that fails, files that were not there before go again.
 
     Raises:
         MedProtectError: a place lies outside the shareable root. OSError: no space or no permission.
@@ -60,12 +60,19 @@ def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, A
     for path in files_below(stage.private):
         path.chmod(0o600)
         _move(path, folder / path.relative_to(stage.private))
-    for path in files_below(stage.shared):
-        target = roots.target(path.relative_to(stage.shared).as_posix())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _move(path, target)
     content = json.dumps(dict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_private(roots.record(case.name), content.encode())
+    new: list[Path] = []
+    try:
+        for path in files_below(stage.shared):
+            target = roots.target(path.relative_to(stage.shared).as_posix())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new += [] if target.exists() else [target]
+            _move(path, target)
+        write_private(roots.record(case.name), content.encode())
+    except BaseException:
+        for target in new:
+            target.unlink(missing_ok=True)
+        raise
 
 
 def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
@@ -119,8 +126,8 @@ def _sweep(roots: Roots, case: ReleaseCase) -> None:
 
 
 def withdraw_files(roots: Roots, case: ReleaseCase) -> None:
-    """Remove a case's files from the shareable root and its private folder."""
-    for item in dict.fromkeys((case.image.target, *case.targets) if case.member is None else ()):
+    """Remove a case's files from the shareable root and its private folder. Copies stay: another case may have them too."""
+    for item in dict.fromkeys((case.image.target, *case.own_targets) if case.member is None else ()):
         target = roots.target(item)
         if target.is_dir():
             for slice_file in target.glob(SLICES):
