@@ -9,6 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.release.fingerprints import Fingerprints
+from MedProtectLib.release.layouts import find_layout
 from release_cases import NAMES, decathlon, own_profile, tree
 from samples import Run
 
@@ -118,3 +120,121 @@ def test_a_release_is_not_finished_while_a_recorded_file_is_missing(
     monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
     assert call(run, dataset, out, profile, "--resume")[0] == 0
     assert tree(out) == done
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--resume",)])
+def test_withdrawing_what_is_no_case_is_refused(run: Run, profile: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    dataset = bids(tmp_path / "in", "sub-01_T1w")
+    code, answer, said = call(run, dataset, tmp_path / "out", profile, "--withdraw", "sub-01", *more)
+    assert (code, answer["ok"]) == (2, False)
+    assert said.count("\n") == 1
+    assert "--withdraw sub-01: no case has this name" in said
+    assert "sub-01_T1w" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_withdrawn_case_may_be_deleted_before_the_release_goes_on(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 3), tmp_path / "out"
+    for name in (NAMES[0].upper(), NAMES[0]):
+        assert call(run, dataset, out, profile, "--withdraw", name)[0] == 2, "a case is named without its extension"
+    gone = NAMES[0].removesuffix(".nii.gz")
+    assert call(run, dataset, out, profile, "--withdraw", gone)[1]["counts"]["ok"] == 2
+    for part in ("imagesTr", "labelsTr"):
+        (dataset / part / NAMES[0]).unlink()
+    assert call(run, dataset, out, profile, "--withdraw", gone, "--resume")[1]["counts"]["skipped"] == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        (("a,a.nii.gz,{elsewhere}", "b,b.nii.gz,labels/a.nii.gz"), "labels/a.nii.gz"),
+        (("a,a.nii.gz,labels/A.nii.gz", "b,b.nii.gz,labels/a.nii.gz"), "labels/a.nii.gz"),
+        (("a,a.nii.gz,labels/a.nii.gz", "b,b.nii.gz,a.nii.gz"), "a.nii.gz"),
+        (("a,a.nii.gz,a.nii.gz",), "a.nii.gz"),
+        (("a,a.nii.gz,labels/a.nii.gz", "b,a.nii.gz,labels/a.nii.gz"), "a.nii.gz"),
+        (("a,a.nii.gz,labels/a.nii.gz", "A,b.nii.gz,labels/a.nii.gz"), "case 'A'"),
+    ],
+)
+def test_no_two_files_go_to_one_place(run: Run, profile: Path, tmp_path: Path, rows: tuple[str, ...], word: str) -> None:
+    """Neither on a system that tells capitals apart nor on one that does not."""
+    folder = tmp_path / "in"
+    for number, name in enumerate(("a", "b")):
+        volume(folder / f"{name}.nii.gz", number)
+    for number, path in enumerate((folder / "labels/a.nii.gz", folder / "labels/A.nii.gz", tmp_path / "elsewhere.nii.gz")):
+        box(path, 3 + number)
+    table = manifest(folder, *(row.format(elsewhere=tmp_path / "elsewhere.nii.gz") for row in rows))
+    code, _, said = call(run, table, tmp_path / "out", profile)
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"{word}" in said
+    assert "Rename" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_label_map_may_belong_to_two_cases(run: Run, profile: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number, name in enumerate(("a", "b")):
+        volume(folder / f"{name}.nii.gz", number)
+    box(folder / "l.nii.gz")
+    assert call(run, manifest(folder, "a,a.nii.gz,l.nii.gz", "b,b.nii.gz,l.nii.gz"), tmp_path / "out", profile)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["0/A.png 0/a.png", "0/b\u0308.png 0/\u1e07.png 0/b\u0331.png"])
+def test_names_that_only_some_systems_tell_apart_are_refused(run: Run, profile: Path, tmp_path: Path, name: str) -> None:
+    for path in name.split():
+        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / path).write_bytes(b"x")
+    code, _, said = call(run, tmp_path / "in", tmp_path / "out", profile)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "Rename" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset.json", b'{"training": ['),
+        ("dataset.json", b'{"training": [{"picture": 1}]}'),
+        ("dataset.json", b"[1]"),
+        ("dataset.json", b'{"dataset": {"a": 3}}'),
+        ("participants.tsv", b"participant_id\n\xff\n"),
+        ("dataset_description.json", b'{"GeneratedBy": 1}'),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_damaged_files_about_the_dataset_are_known_before_the_first_case(
+    run: Run, profile: Path, tmp_path: Path, name: str, content: bytes, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset = decathlon(tmp_path / "in", 1) if name == "dataset.json" else bids(tmp_path / "in", "sub-01_T1w")
+    (dataset / name).write_bytes(content)
+    code, _, said = call(run, dataset, tmp_path / "out", profile, *more)
+    assert (code, said.count("\n")) == (1, 1)
+    assert name in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_map_of_an_nnunet_index_names_what_went_out(tmp_path: Path, channels: int) -> None:
+    index = {}
+    for case in ("c1", "c2", "c3"):
+        images = [f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(channels)]
+        for image in (*images, f"labelsTr/{case}.nii.gz"):
+            (tmp_path / image).parent.mkdir(exist_ok=True)
+            (tmp_path / image).touch()
+        index[case] = {"images": images, "label": f"labelsTr/{case}.nii.gz"}
+    about = {"labels": {"background": 0, "a": 1}, "numTraining": 3, "file_ending": ".nii.gz", "dataset": index}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    layout = find_layout(tmp_path)
+    released = Fingerprints(case.image.target for case in layout.cases() if case.name != "c2")
+    released.sort()
+    out = json.loads(layout.rewritten(released)["dataset.json"])
+    assert out == about | {"numTraining": 2, "dataset": {case: index[case] for case in ("c1", "c3")}}
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_bids_image_without_a_suffix_is_a_case_without_labels(
+    run: Run, profile: Path, tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset = bids(tmp_path / "in", "sub-01_T1w", "sub-01_run-1")
+    code, answer, _ = call(run, dataset, tmp_path / "out", profile, *more)
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)

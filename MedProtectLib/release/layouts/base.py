@@ -45,6 +45,13 @@ class Layout(ABC):
             MedProtectError: an entry that cannot be used.
         """
 
+    def check(self) -> None:  # noqa: B027 (most layouts have nothing to look at)
+        """Read the files about the whole dataset that :meth:`rewritten` needs, so that damage is known before the first case.
+
+        Raises:
+            MedProtectError: one of them is damaged.
+        """
+
     def common(self) -> Iterable[Item]:
         """Files about the whole dataset that go out as they are."""
         for path in entries(self.root):

@@ -55,16 +55,32 @@ class NnUNet(Layout):
     def _sidecars(name: str, files: list[Path]) -> list[Path]:
         return _beside(files[0], (name, *map(stem_of, files)))
 
-    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+    def check(self) -> None:
+        self._index(Fingerprints())
+
+    def _index(self, released: Fingerprints) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+        """The bytes of the index, its content, and its parts that name images with the ``released`` ones; empty where there is none.
+
+        Raises:
+            MedProtectError: it is damaged.
+        """
         path = self.root / INDEX
         if not path.is_file() or leads_out(path, self.root):
-            return {}
+            return b"", {}, {}
         content = path.read_bytes()
         try:
             index = json.loads(content)
             kept = {key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(index.get("dataset"), dict):
+                kept["dataset"] = {case: about for case, about in index["dataset"].items() if _is_released(about["images"][0], released)}
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             raise MedProtectError(f"{path}: not the index of a dataset, or damaged. Repair it or take it away.") from error
+        return content, index, kept
+
+    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        content, index, kept = self._index(released)
+        if not content:
+            return {}
         changed: dict[str, Any] = {key: value for key, value in kept.items() if len(value) != len(index[key])}
         training = sum(1 for case in self.cases() if "/" not in case.name and case.labelled and case.image.target in released)
         if "numTraining" in index and index["numTraining"] != training:
@@ -124,8 +140,20 @@ def _kept(listed: list[Any], released: Fingerprints) -> list[Any]:
     """The entries of an index whose image is released, under its listed name or with the number of its only channel."""
     kept = []
     for entry in listed:
-        name = str(entry["image"] if isinstance(entry, dict) else entry).replace("\\", "/").removeprefix("./")
+        name = _name_of(entry["image"] if isinstance(entry, dict) else entry)
         extension = extension_of(name)
         if name in released or f"{name[: len(name) - len(extension)]}_0000{extension}" in released:
             kept.append(entry)
     return kept
+
+
+def _is_released(first: Any, released: Fingerprints) -> bool:
+    """Whether an image is released whose first channel is this file, alone or together with others."""
+    name = _name_of(first)
+    extension = extension_of(name)
+    channel = CHANNEL_STEM.fullmatch(name[: len(name) - len(extension)])
+    return name in released or (channel is not None and channel[1] + extension in released)
+
+
+def _name_of(listed: Any) -> str:
+    return str(listed).replace("\\", "/").removeprefix("./")
