@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -87,9 +88,9 @@ class ReleaseCase:
 
 def file_name_of(case: str) -> str:
     """A file name for a case: two names never give the same one, and none leaves its folder."""
-    safe = quote(case, safe=" +,=()")
+    safe = quote(case, safe=" +,=()", errors="surrogateescape")
     if safe.startswith(".") or RESERVED.fullmatch(safe):
         safe = f"%{ord(safe[0]):02X}{safe[1:]}"
     if safe.endswith((".", " ")):
         safe = f"{safe[:-1]}%{ord(safe[-1]):02X}"
-    return safe if len(safe) <= LONGEST_NAME else f"{safe[:LONGEST_NAME]}%{sha256(case.encode()).hexdigest()[:16]}"
+    return safe if len(safe) <= LONGEST_NAME else f"{safe[:LONGEST_NAME]}%{sha256(os.fsencode(case)).hexdigest()[:16]}"

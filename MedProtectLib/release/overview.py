@@ -66,7 +66,7 @@ def write_overview(roots: Roots, settings: Settings, outcomes: Callable[[], Iter
     common["attention"] = _attention(outcomes())
     batches = pages_of_cards(roots, outcomes(), withdrawn)
     for number in range(1, pages + 1):
-        page = template.render(cards=next(batches, []), number=number, **common).encode()
+        page = template.render(cards=next(batches, []), number=number, **common).encode(errors="replace")
         write_private(roots.overview / _page_name(number), page)
         if number == 1:
             write_private(roots.overview / "index.html", page)

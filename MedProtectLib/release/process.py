@@ -175,11 +175,16 @@ def _sha256(path: Path, root: Path) -> str:
     """Of a file, or of the files of a folder.
 
     Raises:
-        MedProtectError: it cannot be read, or a symbolic link leads out of the dataset.
+        MedProtectError: it cannot be read, is no file, or a symbolic link leads out of the dataset.
     """
-    if leads_out(path, root):
+    try:
+        outside, stat = leads_out(path, root), path.stat() if path.exists() else None
+    except (RuntimeError, ValueError) as error:  # a link to itself, a name that no file can have
+        raise MedProtectError(f"{path}: this name leads to no file. Correct it, or put the file there.") from error
+    if outside:
         raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
-    stat = path.stat() if path.exists() else None
+    if stat is not None and not (path.is_file() or path.is_dir()):
+        raise MedProtectError(f"{path}: a pipe or a device, no file. Put the image itself there.")
     return sha256_path(path) if stat is None or path.is_dir() else _sha256_of(path, stat.st_mtime_ns, stat.st_size)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
-from release_cases import NAMES, decathlon, own_profile, tree
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree, voxels
 from samples import Run
 
 
@@ -238,3 +244,66 @@ def test_a_bids_image_without_a_suffix_is_a_case_without_labels(
     dataset = bids(tmp_path / "in", "sub-01_T1w", "sub-01_run-1")
     code, answer, _ = call(run, dataset, tmp_path / "out", profile, *more)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_name_that_is_not_utf8_stays_behind(
+    run: Run, profile: Path, tmp_path: Path, more: tuple[str, ...], as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    for part in ("imagesTr", "labelsTr"):
+        name = os.fsencode(dataset / part) + b"/k\xfchn.nii.gz"
+        try:
+            shutil.copyfile(HIPPOCAMPUS / part / NAMES[1], name)
+        except OSError:
+            pytest.skip("this file system has no such names")
+    options = ("--output", out, "--profile", profile, "--no-vault", "--jobs", 0, *more, *(("--json",) if as_json else ()))
+    code, answer, said = run("release", dataset, *options)
+    assert code == 1
+    assert "1 ok" in answer or json.loads(answer)["counts"]["ok"] == 1
+    assert "1 quarantined" in answer or json.loads(answer)["counts"]["quarantined"] == 1
+    answer.encode()
+    said.encode()
+    if not more:
+        assert sorted(tree(out)) == sorted(
+            ["LICENSE.txt", "dataset.json", "medprotect_records.jsonl", "medprotect_release.json"]
+            + [f"{part}/{NAMES[0]}" for part in ("imagesTr", "labelsTr")]
+        )
+        assert run("release", dataset, *options, "--resume")[0] == 1
+
+
+def test_a_pipe_and_names_that_no_file_has_stay_behind(run: Run, profile: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    volume(folder / "a.nii.gz", 1)
+    box(folder / "l.nii.gz")
+    os.mkfifo(folder / "pipe.nii.gz")
+    os.mkfifo(folder / "pipe")
+    (folder / "loop.nii.gz").symlink_to("loop.nii.gz")
+    rows = [f"{name},{name}.nii.gz,l.nii.gz" for name in ("a", "pipe", "loop", "gone", "n\0l")]
+    with within(30):
+        code, answer, said = call(run, manifest(folder, *rows), tmp_path / "out", profile)
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 4)
+    reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
+    assert "no file" in reasons["pipe"]
+    assert not [reason for reason in reasons.values() if "unexpected" in reason]
+    assert all("in/" in reason for reason in reasons.values())
+    with within(30):
+        assert not is_dicom(folder / "pipe")
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fails what waits for ever."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
