@@ -143,9 +143,8 @@ def _refuse_withdrawn(layout: Layout, name: str) -> None:
     asked = _folded(name)
     near = (case.name for case in layout.cases() if _folded(case.name).startswith(asked) or asked.startswith(_folded(case.name)))
     meant = " or ".join(islice(near, MOST_NEAR))
-    raise UsageError(
-        f"--withdraw {name}: no case has this name. {f'Is {meant} meant?' if meant else 'The dry run lists the names.'} Nothing was released."
-    )
+    advice = f"Is {meant} meant?" if meant else "The dry run lists the names."
+    raise UsageError(f"--withdraw {name}: no case has this name. {advice} Nothing was released.")
 
 
 def _check_none_is_gone(roots: Roots, names: Fingerprints) -> None:

@@ -17,7 +17,7 @@ import pytest
 from MedProtectLib.io.names import is_dicom
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree, voxels
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree
 from samples import Run
 
 
@@ -283,7 +283,7 @@ def test_a_pipe_and_names_that_no_file_has_stay_behind(run: Run, profile: Path, 
     (folder / "loop.nii.gz").symlink_to("loop.nii.gz")
     rows = [f"{name},{name}.nii.gz,l.nii.gz" for name in ("a", "pipe", "loop", "gone", "n\0l")]
     with within(30):
-        code, answer, said = call(run, manifest(folder, *rows), tmp_path / "out", profile)
+        code, answer, _ = call(run, manifest(folder, *rows), tmp_path / "out", profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 4)
     reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
     assert "no file" in reasons["pipe"]
@@ -307,3 +307,26 @@ def within(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_case_that_was_left_out_before_it_went_out_holds_no_image(
+    run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    for name, first in (("a", 4), ("b", 6)):
+        volume(dataset / "imagesTr" / f"{name}.nii.gz", 1)
+        box(dataset / "labelsTr" / f"{name}.nii.gz", first)
+    with monkeypatch.context() as patched:
+        patched.setattr("MedProtectLib.release.make.measure", _no_memory)
+        assert call(run, dataset, out, profile)[1]["counts"]["failed"] == 1
+    with monkeypatch.context() as patched:
+        patched.setattr("MedProtectLib.release.make.measure", _no_memory)
+        problems = call(run, dataset, out, profile, "--resume")[1]["problems"]
+        assert "same as that of case 'a'" in {problem["case"]: problem["reason"] for problem in problems}["b"], "it is still there"
+    for part in ("imagesTr", "labelsTr"):
+        (dataset / part / "a.nii.gz").unlink()
+    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
+
+
+def _no_memory(*_: object) -> None:
+    raise MemoryError

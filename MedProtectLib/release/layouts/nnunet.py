@@ -70,7 +70,9 @@ class NnUNet(Layout):
         content = path.read_bytes()
         try:
             index = json.loads(content)
-            kept = {key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)}
+            kept: dict[str, Any] = {
+                key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)
+            }
             if isinstance(index.get("dataset"), dict):
                 kept["dataset"] = {case: about for case, about in index["dataset"].items() if _is_released(about["images"][0], released)}
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
