@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.io import sha256_file
-from MedProtectLib.outputs import private_folder, write_private
+from MedProtectLib.outputs import PARTS, private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
 from MedProtectLib.release.roots import MEMBER, Roots
 from MedProtectLib.release.writer import this_writer
@@ -60,7 +60,6 @@ def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, A
     for path in files_below(stage.private):
         path.chmod(0o600)
         _move(path, folder / path.relative_to(stage.private))
-    content = json.dumps(dict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
     new: list[Path] = []
     try:
         for path in files_below(stage.shared):
@@ -68,11 +67,21 @@ def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, A
             target.parent.mkdir(parents=True, exist_ok=True)
             new += [] if target.exists() else [target]
             _move(path, target)
-        write_private(roots.record(case.name), content.encode())
+        write_record(roots, record)
     except BaseException:
         for target in new:
             target.unlink(missing_ok=True)
         raise
+
+
+def write_record(roots: Roots, record: Mapping[str, Any]) -> None:
+    """Commit a case, whose files are in place, or exchange the record of a committed one.
+
+    Raises:
+        OSError: no space or no permission.
+    """
+    content = json.dumps(dict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_private(roots.record(str(record["case"])), content.encode())
 
 
 def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
@@ -121,6 +130,8 @@ def _sweep(roots: Roots, case: ReleaseCase) -> None:
         for folder in parent.glob("*"):
             if folder.name.rpartition(".")[0] == file_name_of(case.name):
                 shutil.rmtree(folder, ignore_errors=True)
+    for part in roots.of_case(case.name).glob(PARTS):
+        part.unlink(missing_ok=True)
     if read_record(roots, case.name) is None:
         withdraw_files(roots, case)
 

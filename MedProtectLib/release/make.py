@@ -128,10 +128,11 @@ def protected(making: Making) -> dict[str, Any]:
     statistics = measure(volume, stored, protection.regions, protection.windows, protection.bound)
     clock.lap("measure")
     shared, kept = _records(making, protection, stored, statistics, voxels)
+    entry = None
     if making.key is not None:
-        from MedProtectLib.release.vault import seal
+        from MedProtectLib.release.sealing import sealed
 
-        seal(volume, stored, making.key, release=settings.name, case=case.name).save(settings.roots.vault)
+        entry = sealed(settings, case, volume, stored, making.key)
         clock.lap("seal")
     write_pictures(making.stage.private, "", protection, stored, statistics, kept, pages=settings.reports)
     clock.lap("report")
@@ -143,6 +144,7 @@ def protected(making: Making) -> dict[str, Any]:
         "withheld": withheld,
         "warnings": [*protection.notices, *protection.warnings, *withheld],
         "frozen_since": None if before is None else before.version,
+        "vault_entry": entry,
         "shareable": shared,
         "private": kept,
     }
