@@ -14,9 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.fitting.dataset import find_cases
+from MedProtectLib.fitting.fit import FitOptions, fit
+from MedProtectLib.io.dicom import Inventory, LabelFile, Series
 from MedProtectLib.io.names import is_dicom
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
+from MedProtectLib.release.layouts.dicom_tree import DicomTree
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree
 from samples import Run
 
@@ -330,3 +334,79 @@ def test_a_case_that_was_left_out_before_it_went_out_holds_no_image(
 
 def _no_memory(*_: object) -> None:
     raise MemoryError
+
+
+def medmnist(path: Path, **more: np.ndarray) -> Path:
+    """Pictures of two classes, three a part; the second one of the training part cannot be protected."""
+    rng, arrays = np.random.default_rng(1), {}
+    for part in ("train", "val", "test"):
+        arrays[f"{part}_images"] = rng.integers(60, 190, (3, 28, 28), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.array([[0], [1], [0]], np.uint8)
+    arrays["train_images"][1] = 7
+    np.savez_compressed(path, **arrays, **more)
+    return path
+
+
+def test_every_array_of_a_medmnist_file_goes_along(run: Run, tmp_path: Path) -> None:
+    """With the entries of the images that go out, and with those alone."""
+    more = {
+        "train_ages": np.array([50, 60, 70]),
+        "train_sites": np.array(["x", "y", "z"]),
+        "val_ages": np.array([[1], [2], [3]]),
+        "class_names": np.array(["benign", "malignant"]),
+        "spacing": np.array(0.5),
+    }
+    dataset, out = medmnist(tmp_path / "made.npz", **more), tmp_path / "out"
+    own = tmp_path / "own.medprotect"
+    fit([case for case in find_cases(dataset) if case.name != "train_000001"], own, FitOptions(method="lsp", seed=3, dimension=2))
+    assert call(run, dataset, out, own)[1]["counts"] == {"ok": 8, "skipped": 0, "copied": 0, "quarantined": 1, "failed": 0}
+    before, after = np.load(dataset), np.load(out / "made.npz")
+    assert set(after) == set(before)
+    for name in after:
+        if not name.endswith("_images"):
+            assert np.array_equal(after[name], before[name][[0, 2]] if name.startswith("train") else before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("ids", np.arange(9)),
+        ("more_images", np.zeros((4, 28, 28), np.uint8)),
+        ("ids_train", np.arange(3)),
+        ("train_pairs", np.arange(9)),
+        ("train_ids", np.array([{}, 1, "x"])),
+    ],
+)
+def test_arrays_that_could_tell_of_images_that_stay_behind_are_refused(
+    run: Run, profile: Path, tmp_path: Path, name: str, array: np.ndarray
+) -> None:
+    code, _, said = call(run, medmnist(tmp_path / "made.npz", **{name: array}), tmp_path / "out", profile)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "made.npz" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tree_of_many_series_is_looked_at_once(tmp_path: Path) -> None:
+    """Every label object is asked for its series a few times, not once for every series of the tree."""
+    asked = []
+
+    class Uids(tuple):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[str]:
+            asked.append("all")
+            return super().__iter__()
+
+        def __contains__(self, uid: object) -> bool:
+            asked.append("one")
+            return super().__contains__(uid)
+
+    count = 200
+    for number in range(count):
+        (tmp_path / f"s{number}").mkdir()
+    series = tuple(Series((tmp_path / f"s{n}" / "1.dcm",), True, f"1.2.{n}", "1", "1", "CT", "1", "", False) for n in range(count))
+    labels = tuple(LabelFile(tmp_path / f"s{n}" / "seg.dcm", "SEG", "1", "1", Uids((f"1.2.{n}", f"1.2.{n // 2}"))) for n in range(count))
+    tree_of_series = DicomTree(tmp_path)
+    tree_of_series.__dict__["inventory"] = Inventory(series, labels, (), (), ())
+    cases = list(tree_of_series.cases())
+    assert [len(case.references) for case in cases].count(1) == 1, "only that of the first series refers to one series alone"
+    assert all(case.labelled for case in cases)
+    assert len(asked) < 10 * count
