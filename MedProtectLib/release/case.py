@@ -31,8 +31,8 @@ class ReleaseCase:
 
     ``image`` is what is read and written: a file, the common name of a group of channel files, the folder of a series, or a
     MedMNIST file (with ``member`` and ``split``). ``image_files`` are the files that it consists of. ``labels`` is the source of
-    the label map that it is protected by, ``image_class`` the class of the whole image; a case with neither is unlabelled.
-    ``copies`` go out with the same bytes: label maps, sidecar files.
+    the label map that it is protected by, ``label_data`` that of its voxels where they are not in it; ``image_class`` is the class
+    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ReleaseCase:
     references: tuple[Item, ...] = ()
     member: int | None = None
     split: str = ""
+    label_data: str | None = None
 
     @property
     def labelled(self) -> bool:
@@ -73,7 +74,9 @@ class ReleaseCase:
 
     def label_identity(self, hashes: Mapping[str, str]) -> str:
         """What the case is labelled with, by the SHA-256 of its files; empty for an unlabelled one."""
-        return hashes[self.labels] if self.labels is not None else self.image_class or ""
+        if self.labels is None:
+            return self.image_class or ""
+        return hashes[self.labels] if self.label_data is None else f"{hashes[self.labels]} {hashes[self.label_data]}"
 
     def as_json(self) -> dict[str, Any]:
         """Values that JSON can hold; what is empty is left out."""

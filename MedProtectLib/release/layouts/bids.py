@@ -13,7 +13,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, entries, is_image, leads_out, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, leads_out, names_of, relative
 from MedProtectLib.untrusted import read_json
 from MedProtectLib.version import __version__
 
@@ -54,9 +54,11 @@ class Bids(Layout):
         stem = target[: len(target) - len(extension_of(target))]
         copies = [Item(relative(p, self.root), stem + extension_of(p)) for p in _sidecars(image)]
         for path in labels:
-            copies += [Item(relative(p, self.root), relative(p, self.root)) for p in (path, *_sidecars(path))]
-        item = Item(source, target)
-        return ReleaseCase(stem_of(image), item, (item,), relative(labels[0], self.root) if labels else None, copies=tuple(copies))
+            copies += files_of(path, self.root, relative(path, self.root))
+            copies += [Item(relative(p, self.root), relative(p, self.root)) for p in _sidecars(path)]
+        first, data = names_of(files_of(labels[0], self.root, relative(labels[0], self.root))) if labels else (None, None)
+        files = files_of(image, self.root, target, written=bool(labels))
+        return ReleaseCase(stem_of(image), Item(source, target), files, first, copies=tuple(copies), label_data=data)
 
     def common(self) -> Iterable[Item]:
         yield from super().common()

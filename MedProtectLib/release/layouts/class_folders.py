@@ -25,7 +25,9 @@ class ClassFolders(Layout):
                 if is_image(path):
                     place = relative(path, self.root)
                     name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
-                    yield ReleaseCase(name, Item(place, place), files_of(path, self.root, place), image_class=path.parent.name)
+                    yield ReleaseCase(
+                        name, Item(place, place), files_of(path, self.root, place, written=True), image_class=path.parent.name
+                    )
 
     def left_out(self) -> list[str]:
         loose = [p for p in entries(self.root) if p.is_file() and p.name.split(".")[0].upper() not in ABOUT]

@@ -14,7 +14,18 @@ from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, file_names, files_of, is_image, leads_out, relative
+from MedProtectLib.release.layouts.base import (
+    ABOUT,
+    Layout,
+    entries,
+    file_names,
+    files_below,
+    files_of,
+    is_image,
+    leads_out,
+    names_of,
+    relative,
+)
 
 PARTS = ("Tr", "Val", "Ts")
 INDEX = "dataset.json"
@@ -41,15 +52,18 @@ class NnUNet(Layout):
         sources = [relative(p, self.root) for p in files]
         if len(files) > 1:
             group = f"{files[0].parent.name}/{name}{extension_of(files[0])}"
-            image, parts = Item(group, group), tuple(Item(s, s) for s in sources)
+            image = Item(group, group)
         else:
-            image, parts = Item(sources[0], sources[0]), files_of(files[0], self.root, sources[0])
+            image = Item(sources[0], sources[0])
+        parts = tuple(item for file in files for item in files_of(file, self.root, relative(file, self.root), labels is not None))
         copies = [relative(p, self.root) for p in self._sidecars(name, files)]
+        source, label_data = None, None
         if labels is not None:
-            copies += [item.source for item in files_of(labels, self.root, relative(labels, self.root))]
+            source, label_data = names_of(files_of(labels, self.root, relative(labels, self.root)))
+            copies += [found for found in (source, label_data) if found is not None]
             copies += [relative(p, self.root) for p in _beside(labels, (name,))]
-        source = None if labels is None else relative(labels, self.root)
-        return ReleaseCase(case, image, parts, source, copies=tuple(Item(c, c) for c in dict.fromkeys(copies)))
+        items = tuple(Item(c, c) for c in dict.fromkeys(copies))
+        return ReleaseCase(case, image, parts, source, copies=items, label_data=label_data)
 
     @staticmethod
     def _sidecars(name: str, files: list[Path]) -> list[Path]:
@@ -95,7 +109,9 @@ class NnUNet(Layout):
         known = {f"{kind}{part}" for kind in ("images", "labels") for part in PARTS} | {INDEX}
         extra = [p.name for p in entries(self.root) if p.name not in known and not (p.is_file() and p.name.split(".")[0].upper() in ABOUT)]
         inside = (f"{folder}/{name}" for folder in sorted(known - {INDEX}) for name in file_names(self.root / folder))
-        return extra + self.unused(inside)
+        left = [name for name in self.unused(inside) if not (self.root / name).is_dir()]
+        folders = (p for folder in sorted(known - {INDEX}) for p in entries(self.root / folder) if p.is_dir())
+        return extra + left + self.unused(relative(p, self.root) for folder in folders for p in files_below(folder))
 
 
 class LabelFiles:
