@@ -139,13 +139,17 @@ def _sweep(roots: Roots, case: ReleaseCase) -> None:
 def withdraw_files(roots: Roots, case: ReleaseCase) -> None:
     """Remove a case's files from the shareable root and its private folder. Copies stay: another case may have them too."""
     for item in dict.fromkeys((case.image.target, *case.own_targets) if case.member is None else ()):
-        target = roots.target(item)
-        if target.is_dir():
-            for slice_file in target.glob(SLICES):
-                slice_file.unlink()
-        else:
-            target.unlink(missing_ok=True)
+        remove_target(roots.target(item))
     shutil.rmtree(roots.of_case(case.name), ignore_errors=True)
+
+
+def remove_target(target: Path) -> None:
+    """Remove a file, or the slices of a series in their folder."""
+    if target.is_dir():
+        for slice_file in target.glob(SLICES):
+            slice_file.unlink()
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _move(path: Path, target: Path) -> None:

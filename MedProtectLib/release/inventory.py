@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from unicodedata import normalize
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
+from MedProtectLib.release.commit import remove_target
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.base import Layout
@@ -73,6 +75,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
             raise MedProtectError(f"{settings.dataset}: {unlabelled} of {count} cases have no labels. Label them, or see --unlabelled.")
         if write:
             _check_none_is_gone(settings.roots, names)
+            _remove_gone(settings.roots, places)
             part.chmod(0o600)
             part.replace(path)
     finally:
@@ -154,6 +157,17 @@ def _check_none_is_gone(roots: Roots, names: Fingerprints) -> None:
                 f"case '{case}' was released and is no longer in the dataset. Put it back, or make a new version of the release with "
                 "--previous."
             )
+
+
+def _remove_gone(roots: Roots, places: Fingerprints) -> None:
+    """Remove what a killed process may have put in places that no case has any longer, of cases that were listed and never committed."""
+    with suppress(MedProtectError, KeyError, TypeError):  # a damaged list, which is about to be exchanged
+        for content in listed(roots) if roots.cases.exists() else ():
+            case = ReleaseCase.from_json(content)
+            for target in () if roots.record(case.name).exists() else case.targets:
+                if _folded(target) not in places:
+                    with suppress(MedProtectError):  # a name that no file there can have
+                        remove_target(roots.target(target))
 
 
 def _committed(roots: Roots, file_name: str) -> str | None:

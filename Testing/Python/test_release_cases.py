@@ -410,3 +410,25 @@ def test_a_tree_of_many_series_is_looked_at_once(tmp_path: Path) -> None:
     assert [len(case.references) for case in cases].count(1) == 1, "only that of the first series refers to one series alone"
     assert all(case.labelled for case in cases)
     assert len(asked) < 10 * count
+
+
+def test_nothing_stays_of_a_killed_case_that_is_no_longer_there(
+    run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were put into place and its record was not; then it was renamed."""
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "kept"):
+        volume(dataset / "imagesTr" / f"{name}.nii.gz", len(name))
+        box(dataset / "labelsTr" / f"{name}.nii.gz")
+    with monkeypatch.context() as patched:
+        patched.setattr("MedProtectLib.release.make.measure", _no_memory)
+        assert call(run, dataset, out, profile)[1]["counts"]["failed"] == 2
+    for part in ("imagesTr", "labelsTr"):
+        (out / part).mkdir()
+        shutil.copyfile(dataset / part / "a.nii.gz", out / part / "a.nii.gz")
+        (dataset / part / "a.nii.gz").rename(dataset / part / "b.nii.gz")
+    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 2
+    names = {f"{part}/{name}.nii.gz" for part in ("imagesTr", "labelsTr") for name in ("b", "kept")}
+    assert {name for name in tree(out) if "/" in name} == names
+    (tmp_path / "out_private" / "cases.jsonl").write_text('{"name": 1')
+    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["skipped"] == 2

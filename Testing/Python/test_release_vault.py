@@ -8,9 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.fitting.dataset import find_cases
+from MedProtectLib.fitting.fit import FitOptions, fit, fit_on_case
+from MedProtectLib.io import read_labels, read_volume
 from MedProtectLib.release.keys import SiteKey, save_key
 from release_cases import NAMES, decathlon, own_profile, tree, voxels
 from samples import Run
@@ -139,3 +143,51 @@ def test_half_written_entries_do_not_outlive_a_rotation(run: Run, profile: Path,
     save_key(SiteKey.new(), tmp_path / "new.key")
     assert run("keys", "rotate", vault, "--key", key, "--new-key", tmp_path / "new.key")[0] == 0
     assert [p.name for p in vault.iterdir()] == [entry.name]
+
+
+def test_lost_entries_of_a_medmnist_file_and_of_channels(run: Run, tmp_path: Path, key: Path, rng: np.random.Generator) -> None:
+    dataset = tmp_path / "made.npz"
+    parts = ("train", "val", "test")
+    images = {f"{part}_images": rng.integers(60, 190, (2, 28, 28), dtype=np.uint8) for part in parts}
+    np.savez_compressed(dataset, **images, **{f"{part}_labels": np.array([[0], [1]], np.uint8) for part in parts})
+    channels = tmp_path / "in"
+    box = np.zeros((12, 20, 20), np.uint8)
+    box[3:9, 5:15, 5:15] = 1
+    for name, array in (("labelsTr/c1", box), *((f"imagesTr/c1_000{n}", rng.integers(1, 900, box.shape).astype(np.int16)) for n in (0, 1))):
+        (channels / name).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array.T, np.eye(4)), channels / f"{name}.nii.gz")
+    for source, options in ((dataset, {"dimension": 2}), (channels, {})):
+        own, out = tmp_path / f"{source.stem}.medprotect", tmp_path / f"{source.stem}_out"
+        fit(find_cases(source), own, FitOptions(method="lsp", seed=3, **options))  # type: ignore[arg-type]
+        assert call(run, source, out, own, key)[0] == 0
+        done, vault = tree(out), out.with_name(f"{out.name}_private") / "vault"
+        for entry in vault.iterdir():
+            entry.unlink()
+        code, answer, _ = call(run, source, out, own, key, "--resume")
+        assert (code, answer["counts"]["skipped"]) == (0, 0)
+        assert tree(out) == done
+        image = out / ("made.npz" if source == dataset else "imagesTr/c1.nii.gz")
+        back = tmp_path / "back" / image.name
+        assert run("restore", image, "--vault", vault, "--key", key, "--output", back)[0] == 0
+        if source == dataset:
+            assert all(np.array_equal(np.load(back)[name], array) for name, array in images.items())
+        else:
+            assert np.array_equal(voxels(back.with_name("c1_0001.nii.gz")), voxels(channels / "imagesTr" / "c1_0001.nii.gz"))
+
+
+def test_a_lost_entry_of_a_dicom_series(run: Run, shared_data: Path, tmp_path: Path, key: Path) -> None:
+    dataset, out, own = tmp_path / "in", tmp_path / "out", tmp_path / "own.medprotect"
+    samples = shared_data / "dicom_seg_samples" / "dcmqi"
+    shutil.copytree(samples / "ct-3slice", dataset / "ct")
+    (dataset / "seg").mkdir()
+    shutil.copyfile(samples / "liver.dcm", dataset / "seg" / "liver.dcm")
+    volume = read_volume(dataset / "ct")
+    fit_on_case(volume, read_labels(dataset / "seg" / "liver.dcm", volume), FitOptions(method="lsp", seed=3, bound=16 / 255)).save(own)
+    assert call(run, dataset, out, own, key)[0] == 0
+    done, vault = tree(out), tmp_path / "out_private" / "vault"
+    for entry in vault.iterdir():
+        entry.unlink()
+    assert call(run, dataset, out, own, key, "--resume")[1]["counts"]["ok"] == 1
+    assert tree(out) == done
+    assert run("restore", out / "ct", "--vault", vault, "--key", key, "--output", tmp_path / "back")[0] == 0
+    assert sorted(tree(tmp_path / "back").values()) == sorted(tree(dataset / "ct").values())
