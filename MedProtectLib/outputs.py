@@ -11,6 +11,7 @@ from MedProtectLib.errors import MedProtectError
 
 LONGEST_PART = 255  # bytes, of ext4, NTFS (characters) and APFS
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # devices on Windows, with any extension
+PARTS = ".*.part"  # files that are being written
 FORBIDDEN = frozenset('<>:"|?*\\')  # on Windows; a colon would also name a drive or a stream
 
 

@@ -61,7 +61,7 @@ def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
         MedProtectError: stdout cannot be written, on a full disk for instance.
     """
     try:
-        print(json.dumps({"ok": True, **content}) if arguments.json else text, flush=True)
+        print(json.dumps({"ok": True, **content}) if arguments.json else text.encode(errors="replace").decode(), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

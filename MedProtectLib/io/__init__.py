@@ -9,11 +9,12 @@ from MedProtectLib.io.hashing import sha256_file, sha256_files, sha256_image, sh
 from MedProtectLib.io.labels import labels_or_class, read_labels
 from MedProtectLib.io.names import case_name, extension_of, stem_of
 from MedProtectLib.io.resample import resample_labels
-from MedProtectLib.io.volumes import read_volume, write_volume
+from MedProtectLib.io.volumes import data_of, read_volume, write_volume
 
 __all__ = [
     "case_name",
     "channel_files",
+    "data_of",
     "extension_of",
     "labels_or_class",
     "read_labels",

@@ -98,6 +98,17 @@ def read(path: Path) -> Volume:
     return Volume(array, geometry, path.name, modality=MODALITIES.get(fields.get("Modality", "")), source=source)
 
 
+def data_of(path: Path) -> tuple[Path, str] | None:
+    """The data file that a header names and the extension of one that is written anew; None where voxels follow the header.
+
+    Raises:
+        MedProtectError: not MetaImage, or the data file is missing.
+    """
+    fields = dict(map(_parse_line, header_lines(path, rb"\w+\s*[=:]", lambda line: _parse_line(line)[0] == "ElementDataFile")))
+    name = fields.get("ElementDataFile", "LOCAL")
+    return None if name.upper() == "LOCAL" else (data_file(path, name), DATA_EXTENSIONS[_encoding(fields)])
+
+
 def _parse_line(line: bytes) -> tuple[str, str]:
     key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "replace"), count=1).partition("\0")
     return key.strip(), value.strip()
@@ -112,13 +123,19 @@ def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
         raise MedProtectError(f"{path}: voxels of type '{fields['ElementType']}' are not supported.")
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     dtype = np.dtype(TYPES[element]).newbyteorder(">" if big else "<")
-    encoding = "ascii" if fields.get("BinaryData", "True").lower() == "false" else "zlib" if _is_true(fields, "CompressedData") else "raw"
+    encoding = _encoding(fields)
     (axes,) = _numbers(path, fields, "NDims", int, 1)
     shape = tuple(reversed(_numbers(path, fields, "DimSize", int, axes)))
     (channels,) = _numbers(path, fields, "ElementNumberOfChannels", int, 1, "1")
     if min((*shape, channels)) < 1:
         raise MedProtectError(f"{path}: damaged MetaImage header: sizes must be positive.")
     return Layout(shape, dtype, encoding) if channels == 1 else Layout((*shape, channels), dtype, encoding, len(shape))
+
+
+def _encoding(fields: Mapping[str, str]) -> str:
+    if fields.get("BinaryData", "True").lower() == "false":
+        return "ascii"
+    return "zlib" if _is_true(fields, "CompressedData") else "raw"
 
 
 def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout) -> bytes:

@@ -25,8 +25,10 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a file has the mark of DICOM behind its preamble."""
     path = Path(path)
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as stream:
-            return path.is_file() and stream.read(132)[128:] == b"DICM"
+            return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
 

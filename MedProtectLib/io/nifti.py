@@ -130,6 +130,18 @@ def new_source(volume: Volume, extension: str) -> NiftiSource:
     )
 
 
+def data_of(path: Path) -> tuple[Path, str]:
+    """The other file of a pair and the extension that it is written with.
+
+    Raises:
+        MedProtectError: it is missing.
+    """
+    (other,) = set(_pair_of(path)) - {path}
+    if not other.is_file():
+        raise MedProtectError(f"{path}: '{other.name}' is missing; a .hdr and its .img belong together.")
+    return other, other.suffix
+
+
 def _pair_of(path: Path) -> tuple[Path, Path]:
     """The .hdr and the .img of a pair of which one is named; the other has the same case."""
     if path.suffix.lower() == ".hdr":

@@ -19,6 +19,8 @@ from MedProtectLib.volume import Geometry, Volume
 
 EXTENSION = ".npy"
 COLOURS = 3
+NUMBERS = "iuf"
+PLAIN = f"{NUMBERS}bUS"  # no objects, which could be anything
 DAMAGES = (  # what zipfile and numpy raise for damaged files
     OSError,
     KeyError,
@@ -35,8 +37,37 @@ DAMAGES = (  # what zipfile and numpy raise for damaged files
 )
 
 
-def read_array(file: Path, name: str) -> np.ndarray:
-    """One array of the file.
+def array_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all arrays of the file, by name.
+
+    Raises:
+        MedProtectError: the file is no such file, is damaged, or holds anything but arrays of numbers and texts.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {entry.filename.removesuffix(EXTENSION): _shape(archive, entry) for entry in archive.infolist()}
+    except DAMAGES as error:
+        raise MedProtectError(f"{file}: not a MedMNIST file, or damaged: it holds more than arrays of numbers and texts.") from error
+
+
+def _shape(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
+    with archive.open(entry) as member:
+        shape, dtype = _header(member)
+    if dtype.kind not in PLAIN:
+        raise ValueError("an array of objects")
+    return shape
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that an array announces."""
+    version = np.lib.format.read_magic(member)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, _, dtype = read_header(member)
+    return shape, dtype
+
+
+def read_array(file: Path, name: str, kinds: str = NUMBERS) -> np.ndarray:
+    """One array of the file, of one of the ``kinds`` of NumPy types.
 
     Raises:
         MedProtectError: the file is no such file, is damaged, or has no array of that name.
@@ -45,7 +76,7 @@ def read_array(file: Path, name: str) -> np.ndarray:
         with zipfile.ZipFile(file) as archive:
             entry = archive.getinfo(name + EXTENSION)
             with archive.open(entry) as member:
-                _check_claims(file, name, entry, member)
+                _check_claims(file, name, entry, member, kinds)
             with archive.open(entry) as member:
                 array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
     except DAMAGES as error:
@@ -53,12 +84,10 @@ def read_array(file: Path, name: str) -> np.ndarray:
     return array
 
 
-def _check_claims(file: Path, name: str, entry: zipfile.ZipInfo, member: IO[bytes]) -> None:
-    """Raises MedProtectError or ValueError for an array of anything but real numbers, or larger than what is stored can be."""
-    version = np.lib.format.read_magic(member)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, _, dtype = read_header(member)
-    if dtype.kind not in "iuf" or min(shape, default=1) < 0:
+def _check_claims(file: Path, name: str, entry: zipfile.ZipInfo, member: IO[bytes], kinds: str) -> None:
+    """Raises MedProtectError or ValueError for an array of another kind, or larger than what is stored can be."""
+    shape, dtype = _header(member)
+    if dtype.kind not in kinds or min(shape, default=1) < 0:
         raise MedProtectError(f"{file}: '{name}' holds no real numbers. Get a fresh copy.")
     announced, most = math.prod(shape) * dtype.itemsize, MOST_EXPANSION["zlib"] * entry.compress_size
     if announced > entry.file_size - member.tell() or entry.file_size > most:

@@ -99,6 +99,18 @@ def read(path: Path) -> Volume:
     return Volume(array, geometry, path.name, alpha=alpha, source=source)
 
 
+def data_of(path: Path) -> tuple[Path, str] | None:
+    """The data file that a header names and the extension of one that is written anew; None where voxels follow the header.
+
+    Raises:
+        MedProtectError: not NRRD, of an unknown encoding, or the data file is missing.
+    """
+    fields, _ = _parse(header_lines(path, rb"NRRD000[1-6]\s", lambda line: not line.strip()))
+    if "datafile" not in fields:
+        return None
+    return data_file(path, fields["datafile"]), DATA_EXTENSIONS[_encoding(path, fields)]
+
+
 def new_source(volume: Volume, extension: str) -> NrrdSource:
     """A header with nothing but type and grid, for a volume (k, j, i[, c]) that was not read from a file."""
     used, channels = volume.geometry.dimension, volume.array.shape[3:]
@@ -162,9 +174,7 @@ def _layout(path: Path, fields: Mapping[str, str]) -> tuple[Layout, list[str]]:
             raise MedProtectError(f"{path}: damaged NRRD header: the field '{required}' is missing.")
     if fields["type"].lower() not in TYPES:
         raise MedProtectError(f"{path}: voxels of type '{fields['type']}' are not supported.")
-    if fields["encoding"].lower() not in ENCODINGS:
-        raise MedProtectError(f"{path}: NRRD encoding '{fields['encoding']}' is not supported. Save the image with encoding gzip or raw.")
-    dtype, encoding = np.dtype(TYPES[fields["type"].lower()]), ENCODINGS[fields["encoding"].lower()]
+    dtype, encoding = np.dtype(TYPES[fields["type"].lower()]), _encoding(path, fields)
     if dtype.itemsize > 1 and encoding != "ascii":
         if fields.get("endian", "").lower() not in ("little", "big"):
             raise MedProtectError(f"{path}: damaged NRRD header: the field 'endian' must be 'little' or 'big'.")
@@ -178,6 +188,13 @@ def _layout(path: Path, fields: Mapping[str, str]) -> tuple[Layout, list[str]]:
     if len(channels) > 1 or any(kinds[axis] not in CHANNEL_KINDS for axis in channels):
         raise MedProtectError(f"{path}: axes of kind '{' '.join(kinds)}' are not supported; only intensities and lists of them are.")
     return Layout(tuple(reversed(sizes)), dtype, encoding, len(sizes) - 1 - channels[0] if channels else None), kinds
+
+
+def _encoding(path: Path, fields: Mapping[str, str]) -> str:
+    found = fields.get("encoding", "")
+    if found.lower() not in ENCODINGS:
+        raise MedProtectError(f"{path}: NRRD encoding '{found}' is not supported. Save the image with encoding gzip or raw.")
+    return ENCODINGS[found.lower()]
 
 
 def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout, kinds: list[str]) -> bytes:

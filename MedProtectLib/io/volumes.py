@@ -11,6 +11,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.channels import channel_files, together
 from MedProtectLib.io.names import extension_of, is_dicom
 from MedProtectLib.io.source import Source
+from MedProtectLib.untrusted import is_file
 from MedProtectLib.volume import Volume, check_finite
 
 SUPPORTED = "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), PNG, TIFF and DICOM"
@@ -100,6 +101,25 @@ def read_stored(path: Path, series: str | None = None) -> Volume:
         raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
     check_finite(volume.array, path)
     return volume
+
+
+def data_of(path: Path) -> tuple[Path, str] | None:
+    """The second file of an image of two: the data file that a header names, or the other one of a pair.
+
+    Returns:
+        It, and the extension that :func:`write_volume` gives such a file; None for an image in one file, and where there is no file.
+
+    Raises:
+        MedProtectError: the second file is missing, or the header is damaged.
+    """
+    extension = extension_of(path)
+    if READERS.get(extension) not in ("nifti", "nrrd", "metaimage") or extension in (".nii", ".nii.gz") or not is_file(path):
+        return None
+    try:
+        found: tuple[Path, str] | None = _reader_for(path).data_of(path)
+    except OSError as error:
+        raise MedProtectError(f"{path}: cannot be read ({error.strerror}).") from error
+    return found
 
 
 def _reader_for(path: Path) -> Any:

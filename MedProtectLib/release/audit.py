@@ -140,7 +140,9 @@ def _private_text(path: Path) -> Iterator[TextIO]:
     """A text file of its owner's alone that appears whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", newline="") as file:
+        with os.fdopen(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="replace", newline=""
+        ) as file:
             yield file
         part.replace(path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -30,8 +31,8 @@ class ReleaseCase:
 
     ``image`` is what is read and written: a file, the common name of a group of channel files, the folder of a series, or a
     MedMNIST file (with ``member`` and ``split``). ``image_files`` are the files that it consists of. ``labels`` is the source of
-    the label map that it is protected by, ``image_class`` the class of the whole image; a case with neither is unlabelled.
-    ``copies`` go out with the same bytes: label maps, sidecar files.
+    the label map that it is protected by, ``label_data`` that of its voxels where they are not in it; ``image_class`` is the class
+    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ReleaseCase:
     references: tuple[Item, ...] = ()
     member: int | None = None
     split: str = ""
+    label_data: str | None = None
 
     @property
     def labelled(self) -> bool:
@@ -63,9 +65,18 @@ class ReleaseCase:
             return ()
         return tuple(dict.fromkeys(item.target for item in (*self.image_files, *self.copies, *self.references)))
 
+    @property
+    def own_targets(self) -> tuple[str, ...]:
+        """Those that are of no other case: all but the copies."""
+        if self.member is not None:
+            return ()
+        return tuple(dict.fromkeys(item.target for item in (*self.image_files, *self.references)))
+
     def label_identity(self, hashes: Mapping[str, str]) -> str:
         """What the case is labelled with, by the SHA-256 of its files; empty for an unlabelled one."""
-        return hashes[self.labels] if self.labels is not None else self.image_class or ""
+        if self.labels is None:
+            return self.image_class or ""
+        return hashes[self.labels] if self.label_data is None else f"{hashes[self.labels]} {hashes[self.label_data]}"
 
     def as_json(self) -> dict[str, Any]:
         """Values that JSON can hold; what is empty is left out."""
@@ -80,9 +91,9 @@ class ReleaseCase:
 
 def file_name_of(case: str) -> str:
     """A file name for a case: two names never give the same one, and none leaves its folder."""
-    safe = quote(case, safe=" +,=()")
+    safe = quote(case, safe=" +,=()", errors="surrogateescape")
     if safe.startswith(".") or RESERVED.fullmatch(safe):
         safe = f"%{ord(safe[0]):02X}{safe[1:]}"
     if safe.endswith((".", " ")):
         safe = f"{safe[:-1]}%{ord(safe[-1]):02X}"
-    return safe if len(safe) <= LONGEST_NAME else f"{safe[:LONGEST_NAME]}%{sha256(case.encode()).hexdigest()[:16]}"
+    return safe if len(safe) <= LONGEST_NAME else f"{safe[:LONGEST_NAME]}%{sha256(os.fsencode(case)).hexdigest()[:16]}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.io import sha256_file
-from MedProtectLib.outputs import private_folder, write_private
+from MedProtectLib.outputs import PARTS, private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
 from MedProtectLib.release.roots import MEMBER, Roots
 from MedProtectLib.release.writer import this_writer
@@ -50,7 +50,7 @@ def staged(roots: Roots, case: ReleaseCase) -> Iterator[Stage]:
 
 
 def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, Any]) -> None:
-    """Put everything that was staged into place, and then the record.
+    """Put everything that was staged into place, and then the record. When that fails, files that were not there before go again.
 
     Raises:
         MedProtectError: a place lies outside the shareable root. OSError: no space or no permission.
@@ -60,12 +60,28 @@ def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, A
     for path in files_below(stage.private):
         path.chmod(0o600)
         _move(path, folder / path.relative_to(stage.private))
-    for path in files_below(stage.shared):
-        target = roots.target(path.relative_to(stage.shared).as_posix())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _move(path, target)
+    new: list[Path] = []
+    try:
+        for path in files_below(stage.shared):
+            target = roots.target(path.relative_to(stage.shared).as_posix())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new += [] if target.exists() else [target]
+            _move(path, target)
+        write_record(roots, record)
+    except BaseException:
+        for target in new:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def write_record(roots: Roots, record: Mapping[str, Any]) -> None:
+    """Commit a case, whose files are in place, or exchange the record of a committed one.
+
+    Raises:
+        OSError: no space or no permission.
+    """
     content = json.dumps(dict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_private(roots.record(case.name), content.encode())
+    write_private(roots.record(str(record["case"])), content.encode())
 
 
 def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
@@ -114,20 +130,26 @@ def _sweep(roots: Roots, case: ReleaseCase) -> None:
         for folder in parent.glob("*"):
             if folder.name.rpartition(".")[0] == file_name_of(case.name):
                 shutil.rmtree(folder, ignore_errors=True)
+    for part in roots.of_case(case.name).glob(PARTS):
+        part.unlink(missing_ok=True)
     if read_record(roots, case.name) is None:
         withdraw_files(roots, case)
 
 
 def withdraw_files(roots: Roots, case: ReleaseCase) -> None:
-    """Remove a case's files from the shareable root and its private folder."""
-    for item in dict.fromkeys((case.image.target, *case.targets) if case.member is None else ()):
-        target = roots.target(item)
-        if target.is_dir():
-            for slice_file in target.glob(SLICES):
-                slice_file.unlink()
-        else:
-            target.unlink(missing_ok=True)
+    """Remove a case's files from the shareable root and its private folder. Copies stay: another case may have them too."""
+    for item in dict.fromkeys((case.image.target, *case.own_targets) if case.member is None else ()):
+        remove_target(roots.target(item))
     shutil.rmtree(roots.of_case(case.name), ignore_errors=True)
+
+
+def remove_target(target: Path) -> None:
+    """Remove a file, or the slices of a series in their folder."""
+    if target.is_dir():
+        for slice_file in target.glob(SLICES):
+            slice_file.unlink()
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _move(path: Path, target: Path) -> None:

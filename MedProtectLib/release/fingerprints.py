@@ -21,10 +21,10 @@ class Fingerprints:
     def sort(self) -> None:
         self._all = array("q", np.sort(np.frombuffer(self._all, np.int64)).tobytes()) if self._all else self._all
 
-    def twice(self) -> bool:
-        """Whether one text was added more than once."""
+    def distinct(self) -> int:
+        """How many different texts were added."""
         found = np.frombuffer(self._all, np.int64) if self._all else np.empty(0, np.int64)
-        return bool((found[1:] == found[:-1]).any())
+        return len(found) - int((found[1:] == found[:-1]).sum())
 
     def __contains__(self, text: str) -> bool:
         """Whether a text was added."""

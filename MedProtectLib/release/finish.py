@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.records import LIMITS
 from MedProtectLib.release.audit import Outcome, write_audit
 from MedProtectLib.release.commit import read_reason, read_record
@@ -66,12 +68,13 @@ def finish(settings: Settings) -> None:
     """Write everything that is about more than one case.
 
     Raises:
-        MedProtectError: a file about the dataset is damaged. OSError: no space or no permission.
+        MedProtectError: a file about the dataset is damaged, or one that a record names is missing. OSError: no space or no permission.
     """
     roots, layout = settings.roots, find_layout(Path(settings.dataset))
     released = Fingerprints(str(outcome.content["image"]["target"]) for outcome in outcomes(roots) if outcome.record is not None)
     released.sort()
     layout.assemble(roots)
+    _remove_left_copies(roots)
     for item in layout.common():
         _put(roots, item.target, (layout.root / item.source).read_bytes())
     for name, content in layout.rewritten(released).items():
@@ -81,7 +84,27 @@ def finish(settings: Settings) -> None:
     gone = withdrawn(settings)
     write_audit(roots, settings, outcomes(roots), gone)
     write_overview(roots, settings, lambda: outcomes(roots), gone)
+    _check_outputs(roots)
     _write_shareable(roots, settings)
+
+
+def _remove_left_copies(roots: Roots) -> None:
+    """Remove copies, label maps for instance, of cases that did not go out, unless one that did has them too."""
+    needed = Fingerprints(name for outcome in outcomes(roots) if outcome.record is not None for name in outcome.record["outputs"])
+    needed.sort()
+    for outcome in outcomes(roots):
+        for item in outcome.content.get("copies", ()) if outcome.record is None else ():
+            with suppress(MedProtectError):  # a name that no file there can have
+                if item["target"] not in needed:
+                    roots.target(item["target"]).unlink(missing_ok=True)
+
+
+def _check_outputs(roots: Roots) -> None:
+    """Raises MedProtectError where a file that a record names is not in the shareable root."""
+    for outcome in outcomes(roots):
+        for name in outcome.record["outputs"] if outcome.record is not None else ():
+            if not roots.target(name).is_file():
+                raise MedProtectError(f"{roots.target(name)}: a file of case '{outcome.case}' is missing. Make it again with --resume.")
 
 
 def _put(roots: Roots, name: str, content: bytes) -> None:

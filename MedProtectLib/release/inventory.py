@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
+from MedProtectLib.release.commit import remove_target
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.base import Layout
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import FAIL, Settings
 from MedProtectLib.untrusted import LARGEST_RECORD
+
+NAME = "case /"  # in front of a case's name; no place begins so
+MOST_NEAR = 3
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,13 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
     """List the cases of a dataset in :attr:`Roots.cases`.
 
     Raises:
-        MedProtectError: there is none, two have one name or one place; some are unlabelled and the user wants to know; a case that
-            was released is no longer there.
+        MedProtectError: there is none, two have one name, two files one place; some are unlabelled and the user wants to know; a
+            case that was released is no longer there; a file about the dataset is damaged.
+        UsageError: a case that shall be withdrawn is not there.
     """
-    count, unlabelled, names, places = 0, 0, Fingerprints(), Fingerprints()
+    count, unlabelled, names, withdrawn = 0, 0, Fingerprints(), set(settings.withdrawn)
+    places, uses = Fingerprints(), Fingerprints()
+    layout.check()
     path = settings.roots.cases if write else Path(os.devnull)
     part = path.with_name(f".{path.name}.{os.getpid()}.part") if write else path
     if write:
@@ -44,19 +54,28 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
         with part.open("w", encoding="utf-8") as file:
             for case in layout.cases():
                 if case.name in settings.withdrawn:
+                    withdrawn.discard(case.name)
                     continue
                 names.add(file_name_of(case.name))
-                for target in _places(case):
-                    places.add(target)
+                for place, use in _uses(case, count):
+                    places.add(place)
+                    uses.add(f"{place}\n{use}")
                 count, unlabelled = count + 1, unlabelled + (not case.labelled)
                 file.write(json.dumps(case.as_json()) + "\n")
-        _check_once(layout, names, places)
+        if withdrawn and not settings.roots.cases.exists():  # later they may have been deleted
+            _refuse_withdrawn(layout, min(withdrawn))
+        names.sort()
+        places.sort()
+        uses.sort()
+        if places.distinct() < uses.distinct():
+            _refuse_mixed_up(layout, settings)
         if not count:
             raise MedProtectError(f"{settings.dataset}: no case found. See 'medprotect release --help' for the layouts.")
         if unlabelled and settings.unlabelled == FAIL:
             raise MedProtectError(f"{settings.dataset}: {unlabelled} of {count} cases have no labels. Label them, or see --unlabelled.")
         _check_none_is_gone(settings.roots, names)
         if write:
+            _remove_gone(settings.roots, places)
             part.chmod(0o600)
             part.replace(path)
     finally:
@@ -91,23 +110,44 @@ def listed(roots: Roots) -> Iterator[dict[str, Any]]:
         raise MedProtectError(f"{roots.cases}: the list of cases is damaged. Write it anew with --resume.") from error
 
 
-def _places(case: ReleaseCase) -> list[str]:
-    """Where the case's own files go; copies may belong to several cases."""
-    copies = {item.target for item in case.copies}
-    return [target for target in case.targets if target not in copies]
+def _uses(case: ReleaseCase, number: int) -> Iterator[tuple[str, str]]:
+    """The places that a case takes, and by what: several cases may have a copy of one file, anything else is of one case alone.
+
+    A place is written as file systems see it that ignore capitals and the forms of Unicode.
+    """
+    yield f"{NAME}{_folded(file_name_of(case.name))}", f"{number}"
+    if case.member is None:
+        yield from ((_folded(target), f"{number}") for target in case.own_targets)
+        yield from ((_folded(item.target), f"copy of {item.source}") for item in case.copies)
 
 
-def _check_once(layout: Layout, names: Fingerprints, places: Fingerprints) -> None:
-    names.sort()
-    places.sort()
-    if not (names.twice() or places.twice()):
-        return
-    seen: set[str] = set()
-    for case in layout.cases():
-        for text in (f"case {case.name}", *_places(case)):
-            if text in seen:
-                raise MedProtectError(f"case '{case.name}': its name or its files belong to another case too. Rename one of them.")
-            seen.add(text)
+def _folded(text: str) -> str:
+    return normalize("NFC", text.casefold())
+
+
+def _refuse_mixed_up(layout: Layout, settings: Settings) -> None:
+    """Raises MedProtectError for the first case that takes a place which something else has."""
+    seen: dict[str, str] = {}
+    for number, case in enumerate(case for case in layout.cases() if case.name not in settings.withdrawn):
+        for place, use in _uses(case, number):
+            if seen.setdefault(place, use) == use:
+                continue
+            if place.startswith(NAME):
+                raise MedProtectError(
+                    f"case '{case.name}': another case has this name, or one that some systems do not tell from it. Rename it."
+                )
+            raise MedProtectError(
+                f"case '{case.name}': '{place}' would be two different files of the release (capitals do not count). Rename one of them."
+            )
+
+
+def _refuse_withdrawn(layout: Layout, name: str) -> None:
+    """Raises UsageError, with the names that may be meant."""
+    asked = _folded(name)
+    near = (case.name for case in layout.cases() if _folded(case.name).startswith(asked) or asked.startswith(_folded(case.name)))
+    meant = " or ".join(islice(near, MOST_NEAR))
+    advice = f"Is {meant} meant?" if meant else "The dry run lists the names."
+    raise UsageError(f"--withdraw {name}: no case has this name. {advice} Nothing was released.")
 
 
 def _check_none_is_gone(roots: Roots, names: Fingerprints) -> None:
@@ -117,6 +157,17 @@ def _check_none_is_gone(roots: Roots, names: Fingerprints) -> None:
                 f"case '{case}' was released and is no longer in the dataset. Put it back, or make a new version of the release with "
                 "--previous."
             )
+
+
+def _remove_gone(roots: Roots, places: Fingerprints) -> None:
+    """Remove what a killed process may have put in places that no case has any longer, of cases that were listed and never committed."""
+    with suppress(MedProtectError, KeyError, TypeError):  # a damaged list, which is about to be exchanged
+        for content in listed(roots) if roots.cases.exists() else ():
+            case = ReleaseCase.from_json(content)
+            for target in () if roots.record(case.name).exists() else case.targets:
+                if _folded(target) not in places:
+                    with suppress(MedProtectError):  # a name that no file there can have
+                        remove_target(roots.target(target))
 
 
 def _committed(roots: Roots, file_name: str) -> str | None:

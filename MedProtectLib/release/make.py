@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import labels_or_class, read_volume, sha256_file, sha256_voxels
+from MedProtectLib.io import data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
 from MedProtectLib.io.npz import member_array
 from MedProtectLib.job import write_and_reread, write_pictures
 from MedProtectLib.protection import Protection
@@ -22,6 +22,7 @@ from MedProtectLib.records import private_record, shareable_record
 from MedProtectLib.release.already import check_image
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.commit import Stage
+from MedProtectLib.release.layouts.base import relative
 from MedProtectLib.release.ledger import COPIED, OK
 from MedProtectLib.release.roots import MEMBER
 from MedProtectLib.release.settings import Settings
@@ -102,6 +103,7 @@ def copied(making: Making) -> dict[str, Any]:
     _, voxels = read_original(settings, case, making.inputs)
     went_out(settings, case, voxels)
     reserve(settings.roots, voxels, case.name, "")
+    _check_whole(settings, case)
     for item in (*case.image_files, *case.copies, *case.references):
         _copy(settings, item, stage)
     clock.lap("copy")
@@ -134,6 +136,7 @@ def protected(making: Making) -> dict[str, Any]:
     else:
         protection = frozen(before, settings.earlier, making.protector, volume, labels)
     clock.lap("protect")
+    _check_whole(settings, case)
     stored = _written(making, protection, before)
     for item in case.copies:
         _copy(settings, item, making.stage)
@@ -144,10 +147,11 @@ def protected(making: Making) -> dict[str, Any]:
     statistics = measure(volume, stored, protection.regions, protection.windows, protection.bound)
     clock.lap("measure")
     shared, kept = _records(making, protection, stored, statistics, voxels)
+    entry = None
     if making.key is not None:
-        from MedProtectLib.release.vault import seal
+        from MedProtectLib.release.sealing import sealed
 
-        seal(volume, stored, making.key, release=settings.name, case=case.name).save(settings.roots.vault)
+        entry = sealed(settings, case, volume, stored, making.key)
         clock.lap("seal")
     write_pictures(making.stage.private, "", protection, stored, statistics, kept, pages=settings.reports)
     clock.lap("report")
@@ -159,6 +163,7 @@ def protected(making: Making) -> dict[str, Any]:
         "withheld": withheld,
         "warnings": [*protection.notices, *protection.warnings, *withheld],
         "frozen_since": None if before is None else before.version,
+        "vault_entry": entry,
         "shareable": shared,
         "private": kept,
     }
@@ -210,6 +215,14 @@ def _copied_from(before: Released, making: Making) -> bool:
                 shutil.copyfile(root / name, making.stage.place(name))
             return True
     return False
+
+
+def _check_whole(settings: Settings, case: ReleaseCase) -> None:
+    """Raises MedProtectError where a header of the case names a data file that is missing, or was when the cases were listed."""
+    for item in (*case.image_files, *case.copies):
+        found = data_of(settings.root / item.source)
+        if found is not None and relative(found[0], settings.root) not in case.sources:
+            raise MedProtectError(f"{settings.root / item.source}: its data file '{found[0].name}' is new. Go on with --resume.")
 
 
 def _copy(settings: Settings, item: Item, stage: Stage) -> None:

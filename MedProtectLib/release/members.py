@@ -21,14 +21,14 @@ def original_images(protected: Path, vault: Path, key: Key) -> tuple[dict[str, n
     Raises:
         MedProtectError: an image has no entry, the key does not open it, or no image is there.
     """
-    entries = {path.name: path for path in vault.rglob(f"*{SUFFIX}")}
+    entries = {path.name.partition(".")[0]: path for path in vault.rglob(f"*{SUFFIX}")}
     arrays, entry = {}, None
     for split in SPLITS:
         name = f"{split}_images"
         images = read_array(protected, name).copy()
         for number in range(len(images)):
             volume = member_volume(images, number, f"{protected.name}, {name}[{number}]")
-            path = entries.get(content_sha256(volume) + SUFFIX)
+            path = entries.get(content_sha256(volume))
             if path is None:
                 raise MedProtectError(f"{volume.name}: no entry in {vault} belongs to this image. It was changed, or another vault has it.")
             entry = Entry.load(path)

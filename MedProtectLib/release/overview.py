@@ -67,7 +67,7 @@ def write_overview(roots: Roots, settings: Settings, outcomes: Callable[[], Iter
     batches = pages_of_cards(roots, outcomes(), withdrawn)
     for number in range(1, pages + 1):
         links = [(other, _page_name(other)) for other in _linked(number, pages)]
-        page = template.render(cards=next(batches, []), number=number, links=links, **common).encode()
+        page = template.render(cards=next(batches, []), number=number, links=links, **common).encode(errors="replace")
         write_private(roots.overview / _page_name(number), page)
         if number == 1:
             write_private(roots.overview / "index.html", page)

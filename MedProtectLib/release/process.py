@@ -24,10 +24,10 @@ from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.protector import Protector
 from MedProtectLib.release.case import ReleaseCase
 from MedProtectLib.release.claims import claimed
-from MedProtectLib.release.commit import commit, hashes_below, outputs_hold, read_record, staged
+from MedProtectLib.release.commit import commit, hashes_below, outputs_hold, read_record, staged, write_record
 from MedProtectLib.release.layouts.base import leads_out
-from MedProtectLib.release.ledger import BUSY, FAILED, QUARANTINED, SKIPPED, STARTED, Ledger
-from MedProtectLib.release.make import Clock, Making, copied, protected
+from MedProtectLib.release.ledger import BUSY, FAILED, OK, QUARANTINED, SKIPPED, STARTED, Ledger
+from MedProtectLib.release.make import Clock, Making, copied, protected, read_case_image
 from MedProtectLib.release.roots import MEMBER, Roots
 from MedProtectLib.release.settings import COPY, Settings, key_of_case
 from MedProtectLib.release.versions import Released, is_remembered, remember
@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 
 
 class ChangedCaseError(MedProtectError):
-    """A committed case whose files are not those that it was made of."""
+    """A committed case that stays as it is: its files are not those that it was made of, or its vault entry is under another key."""
 
 
 def process_case(manifest: str, content: Mapping[str, Any], key: Key | None = None, attempt: int = 1) -> dict[str, Any]:
@@ -127,8 +127,10 @@ def _settled(settings: Settings, protector: Protector, case: ReleaseCase, ledger
     if record is not None and outputs_hold(roots, record):
         if not is_remembered(roots, record["original_voxels_sha256"]):
             _remember(settings, case, record)
-        ledger.append(SKIPPED, durable=False, case=case.name, key=identity)
-        return {"status": SKIPPED, "seconds": round(time.monotonic() - clock.at, 3), "withheld": record["withheld"]}
+        again = record["status"] == OK and key is not None and _sealed_again(settings, case, record, key)
+        seconds = round(time.monotonic() - clock.at, 3)
+        ledger.append(OK if again else SKIPPED, durable=again, case=case.name, key=identity, seconds=seconds)
+        return {"status": OK if again else SKIPPED, "seconds": seconds, "withheld": record["withheld"]}
     clock.lap("hash")
     ledger.append(STARTED, case=case.name, key=identity, attempt=attempt)
     with staged(roots, case) as stage:
@@ -171,6 +173,25 @@ def committed(settings: Settings, case: ReleaseCase, inputs: Mapping[str, str]) 
     if record is not None and record["key"] != identity:
         raise ChangedCaseError("its files changed since it was released. Make a new version of the release with --previous.")
     return identity, record
+
+
+def _sealed_again(settings: Settings, case: ReleaseCase, record: Mapping[str, Any], key: Key) -> bool:
+    """Make the vault entry of a committed case again where it is lost or damaged; whether that was so.
+
+    Raises:
+        ChangedCaseError: it was sealed under another key. MedProtectError: it cannot be made.
+    """
+    from MedProtectLib.release.sealing import is_sealed, released_image, sealed
+
+    try:
+        if is_sealed(settings.roots, record, key):
+            return False
+    except MedProtectError as error:
+        raise ChangedCaseError(str(error)) from error
+    volume = read_case_image(settings.root, case)
+    entry = sealed(settings, case, volume, released_image(settings.roots, case, volume), key)
+    write_record(settings.roots, {**record, "vault_entry": entry})
+    return True
 
 
 def _remember(settings: Settings, case: ReleaseCase, record: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def restore_file(
         return _restore_members(protected, Path(vault), key, output, overwrite)
     volume = read_volume(protected)
     _check_output(volume.source.files, volume.source.targets(output), overwrite)
-    entry = find_entry(Path(vault), volume)
+    entry = find_entry(Path(vault), volume, key)
     secret = entry.open(key)
     if not secret.headers:
         _check_extension(protected, volume.source.extension, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.outputs import inside
 from MedProtectLib.release.case import file_name_of
+from MedProtectLib.release.writer import is_left, this_writer
 from MedProtectLib.staging import PRIVATE, named_folder
 
 RECORDS = "medprotect_records.jsonl"
@@ -99,9 +101,14 @@ class Roots:
         """The record, whose appearance commits the case."""
         return self.of_case(case) / "record.json"
 
+    @property
+    def reasons(self) -> Path:
+        """Why cases are in quarantine: one file per case."""
+        return self.private / "quarantine"
+
     def reason(self, case: str) -> Path:
         """Why a case is in quarantine."""
-        return self.private / "quarantine" / f"{file_name_of(case)}.json"
+        return self.reasons / f"{file_name_of(case)}.json"
 
     def target(self, relative: str) -> Path:
         """A place in the shareable root.
@@ -141,12 +148,16 @@ def _within(path: Path, folder: Path) -> bool:
 
 @contextmanager
 def written_shared(path: Path) -> Iterator[BinaryIO]:
-    """A file of the shareable root that appears whole when the block ends well, or not at all.
+    """A file of the shareable root that appears whole when the block ends well, or not at all. What a process that is gone has left
+    of it is removed.
 
     Raises:
         OSError: no space or no permission.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if is_left(left):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{this_writer().name}.part")
     try:
         with part.open("wb") as file:
             yield file

@@ -31,6 +31,8 @@ def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation
     entries = sorted(vault.rglob(f"*{SUFFIX}"))
     if not entries:
         raise MedProtectError(f"{vault}: no vault entries ({SUFFIX}) here. Give the vault's folder.")
+    for part in vault.rglob(f".*{SUFFIX}.*.part"):  # of a process that was killed; the old key would go on opening it
+        part.unlink(missing_ok=True)
     changed, refused = 0, []
     for number, path in enumerate(entries):
         report(Progress("rotate", number, len(entries)))

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import time
 from contextlib import suppress
-from pathlib import Path
 
-from MedProtectLib.release.claims import is_stale
+from MedProtectLib.outputs import PARTS
+from MedProtectLib.release.claims import holders, is_stale
 from MedProtectLib.release.roots import Roots
-from MedProtectLib.release.writer import FORGOTTEN_AFTER_S, Writer
-
-STAGE = re.compile(r".+\.(?P<host>[^.]+)-(?P<pid>\d+)-(?P<began>\d+)")
+from MedProtectLib.release.writer import is_forgotten, is_left
 
 
 def sweep(roots: Roots) -> None:
     """Remove the leavings of processes that are gone; of those on other machines, where nobody can tell, what is a day old."""
     for parent in (roots.staging, roots.private_staging):
         for folder in parent.iterdir() if parent.is_dir() else ():
-            if _is_left(folder):
+            if is_left(folder):
                 shutil.rmtree(folder, ignore_errors=True)
     for lock in roots.claims.glob("*.lock"):
         if is_stale(lock):
             lock.unlink(missing_ok=True)
     for path in roots.claims.glob(".*"):
-        if _age(path) > FORGOTTEN_AFTER_S:
+        if is_forgotten(path):
             path.unlink(missing_ok=True)
+    _sweep_parts(roots)
     with suppress(OSError):
         roots.staging.rmdir()
 
 
-def _is_left(folder: Path) -> bool:
-    match = STAGE.fullmatch(folder.name)
-    gone = Writer(match["host"], int(match["pid"]), int(match["began"])).is_gone() if match else None
-    return gone if gone is not None else _age(folder) > FORGOTTEN_AFTER_S
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+def _sweep_parts(roots: Roots) -> None:
+    """Remove half-written private files: in the vault when no case is claimed, so that nobody writes there; others when a day old."""
+    entries = list(roots.vault.glob(PARTS))
+    if not holders(roots.claims):
+        for part in entries:
+            part.unlink(missing_ok=True)
+    for folder in (roots.private, roots.images, roots.names, roots.reasons, roots.overview):
+        for part in folder.glob(PARTS):
+            if is_forgotten(part):
+                part.unlink(missing_ok=True)

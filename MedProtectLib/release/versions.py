@@ -30,6 +30,7 @@ from MedProtectLib.release.commit import read_record
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.writer import this_writer
 from MedProtectLib.volume import LabelMap, Volume
 
 LEAST_COVERED = 0.5
@@ -55,23 +56,50 @@ class Released:
 
 
 def reserve(roots: Roots, voxels: str, case: str, labels: str) -> None:
-    """Note that this case holds the image, before it is protected.
+    """Note that this case holds the image, before it is protected. The note of a case that was left out before it went out is void.
 
     Raises:
         MedProtectError: another case of this release holds it with other labels.
     """
     entry = _entry(roots, voxels)
     private_folder(entry.parent)
-    try:
-        with os.fdopen(os.open(entry, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"case": case, "labels": labels}, file)
-    except FileExistsError:
+    while not _noted(entry, {"case": case, "labels": labels}):
         held = _content(entry)
-        if held.get("case", case) != case and held.get("labels") != labels:
+        if held.get("case", case) == case or held.get("labels") == labels:
+            return
+        if not _is_void(held, roots):
             raise MedProtectError(
                 f"the image is the same as that of case '{held['case']}', with other labels: two protections of one image would give each "
                 "other away. Leave one out, or put their labels into one label map."
-            ) from None
+            )
+        _take_away(entry, held)
+
+
+def _noted(entry: Path, note: Mapping[str, str]) -> bool:
+    """Write a note unless there is one."""
+    try:
+        with os.fdopen(os.open(entry, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(note, file)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_void(held: Mapping[str, Any], roots: Roots) -> bool:
+    """Whether a note is of a case that never went out and is no longer there."""
+    never = "protected_voxels" not in held and read_record(roots, held["case"]) is None
+    return never and all(content["name"] != held["case"] for content in listed(roots))
+
+
+def _take_away(entry: Path, held: Mapping[str, Any]) -> None:
+    """Remove a void note. Where another process has exchanged it meanwhile, its own is put back."""
+    aside = entry.with_name(f".{entry.name}.{this_writer().name}.part")
+    with suppress(FileNotFoundError):
+        entry.rename(aside)
+        if _content(aside) != held:
+            with suppress(OSError):
+                os.link(aside, entry)
+        aside.unlink()
 
 
 def remember(roots: Roots, voxels: str, released: Released) -> None:

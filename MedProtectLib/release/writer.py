@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FORGOTTEN_AFTER_S = 24 * 3600.0  # what another machine left, and nobody touched for so long, is of a process that is gone
+NAMED = re.compile(r".+\.(?P<host>[^.]+)-(?P<pid>\d+)-(?P<began>\d+)")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class Writer:
             return None
         began = _began(self.pid)
         return began != self.began if began is not None else not _alive(self.pid)
+
+
+def is_left(path: Path) -> bool:
+    """Whether what has its writer's name at the end of its own is of a process that is gone; where nobody can tell, is a day old."""
+    match = NAMED.fullmatch(path.name.removesuffix(".part"))
+    gone = Writer(match["host"], int(match["pid"]), int(match["began"])).is_gone() if match else None
+    return gone if gone is not None else is_forgotten(path)
+
+
+def is_forgotten(path: Path) -> bool:
+    """Whether a file or folder is more than a day old."""
+    try:
+        return time.time() - path.stat().st_mtime > FORGOTTEN_AFTER_S
+    except FileNotFoundError:
+        return False
 
 
 def this_writer() -> Writer:

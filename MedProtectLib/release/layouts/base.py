@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from MedProtectLib.io import extension_of, stem_of
+from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import data_of, extension_of, stem_of
 from MedProtectLib.io.volumes import READERS
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.roots import Roots
 
 ABOUT = ("README", "LICENSE", "LICENCE", "ATTRIBUTION", "CITATION", "CHANGES", "NOTICE")
-DATA_OF_HEADER = {
-    ".mhd": (".raw", ".zraw", ".raw.gz"),
-    ".nhdr": (".raw", ".raw.gz", ".gz"),
-    ".seg.nhdr": (".raw", ".raw.gz", ".gz"),
-    ".hdr": (".img",),
-}
 
 
 class Layout(ABC):
@@ -43,6 +38,13 @@ class Layout(ABC):
 
         Raises:
             MedProtectError: an entry that cannot be used.
+        """
+
+    def check(self) -> None:  # noqa: B027 (most layouts have nothing to look at)
+        """Read the files about the whole dataset that :meth:`rewritten` needs, so that damage is known before the first case.
+
+        Raises:
+            MedProtectError: one of them is damaged.
         """
 
     def common(self) -> Iterable[Item]:
@@ -103,14 +105,27 @@ def is_image(path: Path) -> bool:
     return extension_of(path) in READERS and not (extension_of(path) == ".img" and path.with_suffix(".hdr").exists())
 
 
-def files_of(image: Path, root: Path, target: str) -> tuple[Item, ...]:
-    """The files of an image that is written to ``target``: itself, and the data file that its header names."""
-    items = [Item(relative(image, root), target)]
-    for extension in DATA_OF_HEADER.get(extension_of(image), ()):
-        data = image.with_name(stem_of(image) + extension)
-        if data.is_file():
-            items.append(Item(relative(data, root), target[: len(target) - len(extension_of(image))] + extension))
-    return tuple(items)
+def files_of(image: Path, root: Path, target: str, written: bool = False) -> tuple[Item, ...]:
+    """The files of an image whose place is ``target``: itself, and the data file that its header names.
+
+    A copy of that keeps the name that the header says; one that is ``written`` anew is called like the header.
+    """
+    named = Item(relative(image, root), target)
+    try:
+        found = data_of(image)
+    except MedProtectError:  # whoever reads the image says so
+        return (named,)
+    if found is None:
+        return (named,)
+    data, extension = found
+    place = PurePosixPath(target)
+    beside = f"{stem_of(target)}{extension}" if written else data.relative_to(image.parent).as_posix()
+    return named, Item(relative(data, root), (place.parent / beside).as_posix())
+
+
+def names_of(items: tuple[Item, ...]) -> tuple[str, str | None]:
+    """The sources of a header and of its data file, None where it has none, in what :func:`files_of` gave."""
+    return items[0].source, items[1].source if len(items) > 1 else None
 
 
 def leads_out(path: Path, root: Path) -> bool:

@@ -13,13 +13,14 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, entries, is_image, leads_out, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, leads_out, names_of, relative
 from MedProtectLib.untrusted import read_json
 from MedProtectLib.version import __version__
 
 DESCRIPTION = "dataset_description.json"
 NOT_A_DESCRIPTION = "not the description of a BIDS dataset, or damaged. Repair it."
 PARTICIPANTS = "participants.tsv"
+IGNORED = ".bidsignore"
 LABEL_SUFFIXES = ("dseg", "mask", "seg")
 SIDECARS = (".json", ".bval", ".bvec")
 NOT_OF_ANATOMY = ("desc", "label", "space", "res", "den", "atlas", "seg")
@@ -53,9 +54,11 @@ class Bids(Layout):
         stem = target[: len(target) - len(extension_of(target))]
         copies = [Item(relative(p, self.root), stem + extension_of(p)) for p in _sidecars(image)]
         for path in labels:
-            copies += [Item(relative(p, self.root), relative(p, self.root)) for p in (path, *_sidecars(path))]
-        item = Item(source, target)
-        return ReleaseCase(stem_of(image), item, (item,), relative(labels[0], self.root) if labels else None, copies=tuple(copies))
+            copies += files_of(path, self.root, relative(path, self.root))
+            copies += [Item(relative(p, self.root), relative(p, self.root)) for p in _sidecars(path)]
+        first, data = names_of(files_of(labels[0], self.root, relative(labels[0], self.root))) if labels else (None, None)
+        files = files_of(image, self.root, target, written=bool(labels))
+        return ReleaseCase(stem_of(image), Item(source, target), files, first, copies=tuple(copies), label_data=data)
 
     def common(self) -> Iterable[Item]:
         yield from super().common()
@@ -66,13 +69,19 @@ class Bids(Layout):
             if not leads_out(path, self.root):
                 yield Item(relative(path, self.root), relative(path, self.root))
 
+    def check(self) -> None:
+        self._about(set())
+
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        return self._about({c.image.target.split("/")[0] for c in self.cases() if c.image.target in released})
+
+    def _about(self, subjects: set[str]) -> dict[str, bytes]:
+        """The files about the dataset, for some of its subjects. Raises MedProtectError where one is damaged."""
         files = {DESCRIPTION: (json.dumps(self._description(), indent=4, ensure_ascii=False) + "\n").encode()}
-        ignored = self.root / ".bidsignore"
-        own = "medprotect_*\n"
-        files[".bidsignore"] = (ignored.read_text(encoding="utf-8").rstrip("\n") + "\n" + own if ignored.is_file() else own).encode()
+        ignored = self.root / IGNORED
+        files[IGNORED] = (ignored.read_bytes().rstrip(b"\n") + b"\n" if ignored.is_file() else b"") + b"medprotect_*\n"
         if (self.root / PARTICIPANTS).is_file():
-            files[PARTICIPANTS] = self._participants({c.image.target.split("/")[0] for c in self.cases() if c.image.target in released})
+            files[PARTICIPANTS] = self._participants(subjects)
         return files
 
     def _description(self) -> dict[str, Any]:
@@ -126,7 +135,7 @@ def _suffix(path: Path) -> str:
 
 def _labels(labels: Path, image: Path) -> bool:
     """Whether a label map belongs to an image: nothing in its name contradicts the image's name."""
-    (of_labels, suffixes), (of_image, [*_, kind]) = _parts(labels), _parts(image)
+    (of_labels, suffixes), of_image, kind = _parts(labels), _parts(image)[0], _suffix(image)
     asked = {key: value for key, value in of_image.items() if key not in NOT_OF_ANATOMY}
     same = {key: value for key, value in of_labels.items() if key not in NOT_OF_ANATOMY} == asked
     return same and labels.parent.name == image.parent.name and (len(suffixes) == 1 or kind in suffixes)

@@ -31,7 +31,8 @@ class ClassFolders(Layout):
             for path in images:
                 place = relative(path, self.root)
                 name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
-                yield ReleaseCase(name, Item(place, place), files_of(path, self.root, place), image_class=path.parent.name)
+                parts = files_of(path, self.root, place, written=True)
+                yield ReleaseCase(name, Item(place, place), parts, image_class=path.parent.name)
 
     def left_out(self) -> list[str]:
         loose = [p for p in entries(self.root) if p.is_file() and p.name.split(".")[0].upper() not in ABOUT]

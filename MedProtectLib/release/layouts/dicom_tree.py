@@ -34,6 +34,20 @@ class DicomTree(Layout):
 
         return scan(self.root)
 
+    @cached_property
+    def labels_of(self) -> dict[str, list[LabelFile]]:
+        """The label objects that refer to a series, by its UID."""
+        found: defaultdict[str, list[LabelFile]] = defaultdict(list)
+        for label in self.inventory.labels:
+            for uid in dict.fromkeys(label.series_uids):
+                found[uid].append(label)
+        return dict(found)
+
+    @cached_property
+    def series_uids(self) -> frozenset[str]:
+        """The UIDs of all image series."""
+        return frozenset(series.uid for series in self.inventory.series)
+
     def cases(self) -> Iterator[ReleaseCase]:
         sharing: defaultdict[Path, list[Series]] = defaultdict(list)
         for series in self.inventory.series:
@@ -52,7 +66,7 @@ class DicomTree(Layout):
             image = Item(relative(Path(series.files[0]), self.root), self._target(series, name))
             below = "" if series.alone else "/{}"
             files = tuple(Item(relative(f, self.root), image.target + below.format(f.name)) for f in map(Path, series.files))
-        labels = [label for label in self.inventory.labels if self._belongs(label, series)]
+        labels = self.labels_of.get(series.uid, [])
         references = tuple(Item(r, r) for r in (relative(Path(label.path), self.root) for label in labels if self._only(label, series)))
         return ReleaseCase(name, image, files, relative(Path(labels[0].path), self.root) if labels else None, references=references)
 
@@ -66,13 +80,9 @@ class DicomTree(Layout):
         """A folder for a series, a file for a picture that is one by itself."""
         return f"{name}.dcm" if series.alone else name
 
-    @staticmethod
-    def _belongs(label: LabelFile, series: Series) -> bool:
-        return series.uid in label.series_uids
-
     def _only(self, label: LabelFile, series: Series) -> bool:
         """Whether no other series of the tree is referred to, so that the object can follow this one."""
-        return not any(other.uid in label.series_uids for other in self.inventory.series if other.uid != series.uid)
+        return not any(uid in self.series_uids for uid in label.series_uids if uid != series.uid)
 
     def left_out(self) -> list[str]:
         used = {source for case in self.cases() for source in case.sources}

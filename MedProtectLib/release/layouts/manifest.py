@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import MANIFEST_COLUMNS
 from MedProtectLib.io import channel_files, extension_of
+from MedProtectLib.io.channels import channel_name
 from MedProtectLib.release.case import Item, ReleaseCase, file_name_of
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, files_of
+from MedProtectLib.release.layouts.base import Layout, files_of, names_of
 from MedProtectLib.untrusted import read_table
 
 
@@ -34,14 +35,17 @@ class Manifest(Layout):
             names.add(name)
             image = self._item(name, row["image"], "images")
             labels = self._item(name, row["labels"], "labels") if row.get("labels") else None
+            image_class = (row.get("class") or None) if labels is None else None
+            copies = () if labels is None else self._files(labels, written=False)
             yield ReleaseCase(
                 name,
                 image,
-                self._files(image),
+                self._files(image, written=labels is not None or image_class is not None),
                 None if labels is None else labels.source,
-                (row.get("class") or None) if labels is None else None,
-                () if labels is None else self._files(labels),
+                image_class,
+                copies,
                 split=row.get("split") or "",
+                label_data=names_of(copies)[1] if copies else None,
             )
 
     def _rows(self) -> Iterator[dict[str, str]]:
@@ -58,15 +62,14 @@ class Manifest(Layout):
             return Item(path.as_posix(), f"{folder}/{file_name_of(case)}{extension_of(path)}")
         return Item(path.as_posix(), path.as_posix())
 
-    def _files(self, item: Item) -> tuple[Item, ...]:
+    def _files(self, item: Item, written: bool) -> tuple[Item, ...]:
         path = self.root / item.source
         channels = channel_files(path)
         if not channels:
-            return files_of(path, self.root, item.target)
-        extension = extension_of(path)
-        stem = item.target[: len(item.target) - len(extension)]
-        source = item.source[: len(item.source) - len(extension)]
-        return tuple(Item(f"{source}_{n:04d}{extension}", f"{stem}_{n:04d}{extension}") for n in range(len(channels)))
+            return files_of(path, self.root, item.target, written)
+        target = Path(item.target)
+        places = (target.with_name(channel_name(target, number)).as_posix() for number in range(len(channels)))
+        return tuple(found for file, place in zip(channels, places, strict=True) for found in files_of(file, self.root, place, written))
 
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
         places = {case.name: (case.image.target, case.copies[0].target if case.copies else "") for case in self.cases()}

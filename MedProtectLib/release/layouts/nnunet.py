@@ -17,7 +17,18 @@ from MedProtectLib.io.channels import CHANNEL_STEM
 from MedProtectLib.io.names import part_with_labels
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, file_names, files_of, is_image, leads_out, relative
+from MedProtectLib.release.layouts.base import (
+    ABOUT,
+    Layout,
+    entries,
+    file_names,
+    files_below,
+    files_of,
+    is_image,
+    leads_out,
+    names_of,
+    relative,
+)
 
 PARTS = ("Tr", "Val", "Ts")
 UNDIVIDED = ("",)
@@ -50,30 +61,51 @@ class NnUNet(Layout):
         sources = [relative(p, self.root) for p in files]
         if len(files) > 1:
             group = f"{files[0].parent.name}/{name}{extension_of(files[0])}"
-            image, parts = Item(group, group), tuple(Item(s, s) for s in sources)
+            image = Item(group, group)
         else:
-            image, parts = Item(sources[0], sources[0]), files_of(files[0], self.root, sources[0])
+            image = Item(sources[0], sources[0])
+        parts = tuple(item for file in files for item in files_of(file, self.root, relative(file, self.root), labels is not None))
         copies = [relative(p, self.root) for p in self._sidecars(name, files)]
+        source, label_data = None, None
         if labels is not None:
-            copies += [item.source for item in files_of(labels, self.root, relative(labels, self.root))]
+            source, label_data = names_of(files_of(labels, self.root, relative(labels, self.root)))
+            copies += [found for found in (source, label_data) if found is not None]
             copies += [relative(p, self.root) for p in _beside(labels, (name,))]
-        source = None if labels is None else relative(labels, self.root)
-        return ReleaseCase(case, image, parts, source, copies=tuple(Item(c, c) for c in dict.fromkeys(copies)))
+        items = tuple(Item(c, c) for c in dict.fromkeys(copies))
+        return ReleaseCase(case, image, parts, source, copies=items, label_data=label_data)
 
     @staticmethod
     def _sidecars(name: str, files: list[Path]) -> list[Path]:
         return _beside(files[0], (name, *map(stem_of, files)))
 
-    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+    def check(self) -> None:
+        self._index(Fingerprints())
+
+    def _index(self, released: Fingerprints) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+        """The bytes of the index, its content, and its parts that name images with the ``released`` ones; empty where there is none.
+
+        Raises:
+            MedProtectError: it is damaged.
+        """
         path = self.root / INDEX
         if not path.is_file() or leads_out(path, self.root):
-            return {}
+            return b"", {}, {}
         content = path.read_bytes()
         try:
             index = json.loads(content)
-            kept = {key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            kept: dict[str, Any] = {
+                key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)
+            }
+            if isinstance(index.get("dataset"), dict):
+                kept["dataset"] = {case: about for case, about in index["dataset"].items() if _is_released(about["images"][0], released)}
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             raise MedProtectError(f"{path}: not the index of a dataset, or damaged. Repair it or take it away.") from error
+        return content, index, kept
+
+    def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
+        content, index, kept = self._index(released)
+        if not content:
+            return {}
         changed: dict[str, Any] = {key: value for key, value in kept.items() if len(value) != len(index[key])}
         training = sum(1 for case in self.cases() if "/" not in case.name and case.labelled and case.image.target in released)
         if "numTraining" in index and index["numTraining"] != training:
@@ -86,7 +118,9 @@ class NnUNet(Layout):
         known = {f"{kind}{part}" for kind in ("images", "labels") for part in self.parts} | {INDEX}
         extra = [p.name for p in entries(self.root) if p.name not in known and not (p.is_file() and p.name.split(".")[0].upper() in ABOUT)]
         inside = (f"{folder}/{name}" for folder in sorted(known - {INDEX}) for name in file_names(self.root / folder))
-        return extra + self.unused(inside)
+        left = [name for name in self.unused(inside) if not (self.root / name).is_dir()]
+        folders = (p for folder in sorted(known - {INDEX}) for p in entries(self.root / folder) if p.is_dir())
+        return extra + left + self.unused(relative(p, self.root) for folder in folders for p in files_below(folder))
 
 
 class LabelFiles:
@@ -133,8 +167,20 @@ def _kept(listed: list[Any], released: Fingerprints) -> list[Any]:
     """The entries of an index whose image is released, under its listed name or with the number of its only channel."""
     kept = []
     for entry in listed:
-        name = str(entry["image"] if isinstance(entry, dict) else entry).replace("\\", "/").removeprefix("./")
+        name = _name_of(entry["image"] if isinstance(entry, dict) else entry)
         extension = extension_of(name)
         if name in released or f"{name[: len(name) - len(extension)]}_0000{extension}" in released:
             kept.append(entry)
     return kept
+
+
+def _is_released(first: Any, released: Fingerprints) -> bool:
+    """Whether an image is released whose first channel is this file, alone or together with others."""
+    name = _name_of(first)
+    extension = extension_of(name)
+    channel = CHANNEL_STEM.fullmatch(name[: len(name) - len(extension)])
+    return name in released or (channel is not None and channel[1] + extension in released)
+
+
+def _name_of(listed: Any) -> str:
+    return str(listed).replace("\\", "/").removeprefix("./")
