@@ -290,7 +290,7 @@ def test_a_pipe_and_names_that_no_file_has_stay_behind(run: Run, profile: Path, 
         code, answer, _ = call(run, manifest(folder, *rows), tmp_path / "out", profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 4)
     reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
-    assert "no file" in reasons["pipe"]
+    assert "neither a file nor a folder" in reasons["pipe"]
     assert not [reason for reason in reasons.values() if "unexpected" in reason]
     assert all("in/" in reason for reason in reasons.values())
     with within(30):
