@@ -20,7 +20,7 @@ from MedProtectLib.audit.nnunet import NNUNET, check_nnunet, train_nnunet
 from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import regime_of
 from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Release, Releases, check_method
-from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, void_reason
+from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, compared
 from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
 from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
@@ -180,7 +180,6 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
     steps = [step for step, _ in trained.curve]
     best_step = steps[int(np.argmax([value for _, value in trained.curve]))]
     best = last if best_step == steps[-1] else score(trained.best, test, data, distances=False)
-    twins = {need.key: rows[need] for need in run.needs}
     row: Row = {
         "key": run.key,
         "method": run.method,
@@ -194,7 +193,6 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "steps": run.steps,
         **_visibility(release, protected),
         **_scores(last, best, best_step, data),
-        **_twins(run, twins),
         "curve": [[step, _rounded(value)] for step, value in trained.curve],
         "chance": _rounded(constant_score(data.samples(VALIDATION), data)),
         "training_loss": _rounded(trained.loss),
@@ -208,10 +206,7 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "torch": torch.__version__,
         "device": str(process_device()),
     }
-    own = [row] if run.method in (CLEAN, "noise") else []
-    row["void_reason"] = void_reason([*own, *(twin for twin in twins.values() if twin["method"] != CLEAN_PART)])
-    row["void"] = bool(row["void_reason"])
-    return row
+    return row | compared(row, rows.rows)
 
 
 def training_samples(data: AuditData, release: Release, run: Run) -> tuple[list[Sample], list[str]]:
@@ -268,17 +263,6 @@ def _scores(last: Scores, best: Scores, best_step: int, data: AuditData) -> dict
         "best_step": best_step,
         "dsc_cases": [[_rounded(value) for value in case] for case in last.dsc],
     }
-
-
-def _twins(run: Run, twins: dict[str, Row]) -> dict[str, Any]:
-    """The scores of the runs that this one is compared with."""
-    named = {"clean_twin": run.clean_twin, "noise_twin": run.noise_twin, "clean_part": run.clean_part}
-    said: dict[str, Any] = {}
-    for name, twin in named.items():
-        row = twins.get(twin.key) if twin is not None else None
-        for measure in ("dsc", "balanced_accuracy"):
-            said[f"{measure}_{name}"] = None if row is None else row.get(measure)
-    return said
 
 
 def _mean(values: Sequence[float]) -> float | None:

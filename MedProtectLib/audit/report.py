@@ -19,8 +19,8 @@ RULES = (
     "DSC is 0 where the prediction is empty and the truth is not; HD95 is then the diagonal of the image.",
     "PSNR is measured on the files as stored, over the range of the intensity window.",
     "Best epoch: the best of ten looks at clean validation cases, which an attacker may or may not have.",
-    "Against noise: the score minus that of random noise of equal bound, with its 95 % interval over test cases and seeds; "
-    "of one seed over test cases alone.",
+    "Against noise: the score minus that of random noise of equal bound in the same cases, with its 95 % interval over test cases and "
+    "seeds; of one seed over test cases alone.",
 )
 
 FAILED = 0.5

@@ -12,7 +12,7 @@ from scipy import stats
 
 from MedProtectLib.audit.controls import CONTROLS
 from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR
-from MedProtectLib.audit.rows import CLEAN_PART, Row, Run
+from MedProtectLib.audit.rows import CLEAN_PART, Row, run_of
 
 FEWEST_SEEDS, FEWEST_TEST_CASES = 3, 30
 TWO_SIDED_95 = 0.975
@@ -176,7 +176,7 @@ def _difference(rows: Sequence[Row], by_key: dict[str, Row]) -> tuple[float, flo
 
     A difference of balanced accuracies is a mean over classes of means over their cases, and so is its variance a sum over classes.
     """
-    pairs = [(row, twin) for row in rows if (twin := by_key.get(_noise_key(row))) is not None and twin is not row]
+    pairs = [(row, twin) for row in rows if (twin := by_key.get(run_of(row).noise_twin.key)) is not None and twin is not row]
     if len({tuple(row["test_cases"]) for pair in pairs for row in pair}) != 1:
         return None
     if pairs[0][0]["dsc"] is None and not pairs[0][0]["test_classes"]:
@@ -207,11 +207,6 @@ def _half_width(terms: Sequence[tuple[float, int]]) -> float:
         return variance
     degrees = variance**2 / sum(term**2 / freedom for term, freedom in terms)
     return float(stats.t.ppf(TWO_SIDED_95, degrees)) * math.sqrt(variance)
-
-
-def _noise_key(row: Row) -> str:
-    named = {name: row[name] for name in ("dataset", "victim", "regime", "method", "seed", "steps", "epsilon", "target_psnr_db", "share")}
-    return Run(**named).noise_twin.key
 
 
 def _by_case(row: Row) -> np.ndarray:

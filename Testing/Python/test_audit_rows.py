@@ -21,7 +21,7 @@ from MedProtectLib.audit.data import TRAIN, load_dataset
 from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.releases import Releases
 from MedProtectLib.audit.report import write_report
-from MedProtectLib.audit.rows import Row, RowFile, Run, reached_plateau, read_rows, void_reason
+from MedProtectLib.audit.rows import Row, RowFile, Run, compared, reached_plateau, read_rows, void_reason
 from MedProtectLib.audit.tables import cautions, groups_of, markdown
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.verify import verify_files
@@ -114,9 +114,10 @@ def run(**changed: Any) -> Run:
 
 def test_twins_share_everything_but_the_data() -> None:
     twins = run(share=0.8, target_psnr_db=50.0).needs
-    assert [twin.method for twin in twins] == ["none", "noise", "clean_part"]
+    assert [twin.method for twin in twins] == ["none", "clean_part", "noise"]
     assert {(twin.seed, twin.steps, twin.regime, twin.victim) for twin in twins} == {(0, 100, "none", "unet")}
-    assert [twin.share for twin in twins] == [1.0, 1.0, 0.8]
+    assert [twin.share for twin in twins] == [1.0, 0.8, 0.8]
+    assert [twin.method for twin in run(method="noise", share=0.8).needs] == ["none", "clean_part"]
     assert run(method="none", epsilon=0.0).needs == ()
     assert [twin.method for twin in run(method="noise").needs] == ["none"]
     assert len({r.key for r in (*twins, run(), run(seed=1), run(epsilon=BOUND / 2), run(regime="augmented"), run(steps=99))}) == 8
@@ -167,6 +168,26 @@ def test_tables_tell_mean_spread_and_paired_difference() -> None:
     assert "| lsp | 100% | 50.50 (49.00) | 40.00 | 21.7% ± 2.4 | 35.0% ± 7.1 |" in text
     assert any("2 seeds" in said for said in cautions(rows, [group]))
     assert any("3 test cases" in said for said in cautions(rows, [group]))
+
+
+def test_a_part_of_the_cases_is_compared_with_noise_in_the_same_part() -> None:
+    flat, rising = [[10 * n, min(0.7, 0.2 * n)] for n in range(1, 11)], [[10 * n, 0.08 * n] for n in range(1, 11)]
+
+    def of(method: str, share: float, dsc: list[float], curve: list[list[float]]) -> Row:
+        epsilon = 0.0 if method == "none" else BOUND
+        key = run(method=method, share=share, epsilon=epsilon).key
+        return made_row(method, 0, dsc, share=share, key=key, curve=curve, chance=0.0)
+
+    rows = [of("none", 1.0, [0.9, 0.8], flat), of("noise", 1.0, [0.2, 0.3], flat), of("noise", 0.5, [0.8, 0.9], rising)]
+    rows.append(of("lsp", 0.5, [0.6, 0.8], flat))
+    own = compared(rows[3], {row["key"]: row for row in rows})
+    assert own["dsc_noise_twin"] == pytest.approx(0.85)
+    assert own["void_reason"].startswith("the noise twin had not reached")
+    of_noise, of_lsp = groups_of(rows)[0].lines[2:]
+    assert (of_noise.share, of_noise.difference) == (0.5, None)
+    assert of_lsp.difference is not None
+    assert of_lsp.difference[0] == pytest.approx(-0.15)
+    assert groups_of([row for row in rows if row["method"] != "noise" or row["share"] == 1.0])[0].lines[2].difference is None
 
 
 def test_the_interval_holds_where_three_seeds_differ_more_than_the_cases() -> None:
@@ -311,9 +332,9 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
     rows = RowFile(tmp_path / "rows.jsonl")
     first = next(run_experiment(plan, rows))
     assert first["method"] == "none"
-    assert len(list(run_experiment(plan, RowFile(rows.path)))) == 4
-    assert len(seen) == 5
-    assert [row["method"] for row in read_rows(rows.path)] == ["none", "noise", "lsp", "clean_part", "lsp"]
+    assert len(list(run_experiment(plan, RowFile(rows.path)))) == 5
+    assert len(seen) == 6
+    assert [row["method"] for row in read_rows(rows.path)] == ["none", "noise", "lsp", "clean_part", "noise", "lsp"]
     assert seen[3].endswith("on 2")
     assert list(run_experiment(plan, RowFile(rows.path))) == []
     for row in read_rows(rows.path):
@@ -325,7 +346,13 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
             assert row["protected_cases"] == (4 if row["share"] == 1.0 else 2)
     written = write_report(rows.path, tmp_path)
     assert {"audit.md", "audit.html", "overview.png", "bars.png", "frontier.png"} <= {path.name for path in tmp_path.iterdir()}
-    assert [line["method"] for line in written.summary] == ["none", "noise", "lsp", "lsp"]
+    assert [(line["method"], line["share"]) for line in written.summary] == [
+        ("none", 1.0),
+        ("noise", 1.0),
+        ("noise", 0.5),
+        ("lsp", 1.0),
+        ("lsp", 0.5),
+    ]
     assert "Content-Security-Policy" in (tmp_path / "audit.html").read_text()
     with pytest.raises(MedProtectError, match="another fit_steps"):
         next(run_experiment(replace(plan, releases=replace(releases, fit_steps=3), seeds=[1]), RowFile(rows.path)))
