@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,22 +13,17 @@ import numpy as np
 
 from MedProtectLib.audit.settings import Setting, default_setting, setting_of
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.fitting.dataset import CaseFiles, find_cases
+from MedProtectLib.fitting.dataset import SPLITS, TEST, TRAIN, VALIDATION, CaseFiles, by_hash, find_cases, has_splits
 from MedProtectLib.io import sha256_path
 from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.label_classes import Classes, common_classes, in_counting_order
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.regions import find_regions
-from MedProtectLib.untrusted import read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import HOUNSFIELD, PERCENTILES, IntensityWindow, choose_windows
 
-TRAIN, VALIDATION, TEST = "train", "val", "test"
-SPLITS = (TRAIN, VALIDATION, TEST)
-SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
 FEWEST = 2
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,11 +168,7 @@ def load_dataset(
 
 
 def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
-    by_file = dataset.suffix.lower() == ".npz" or (dataset.suffix.lower() == ".csv" and dataset.is_file() and _names_splits(dataset))
-    cases = {split: find_cases(dataset, split) for split in SPLITS} if by_file else _by_hash(find_cases(dataset))
-    if not by_file:
-        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
-        LOG.warning("%s: no manifest with a column 'split': %s, by a hash of the cases' names.", dataset, shares)
+    cases = {split: find_cases(dataset, split) for split in SPLITS} if has_splits(dataset) else by_hash(dataset)
     few = [split for split in SPLITS if len(cases[split]) < FEWEST]
     if few:
         raise MedProtectError(
@@ -193,19 +183,6 @@ def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
                 )
             seen[case.name] = split
     return cases
-
-
-def _names_splits(manifest: Path) -> bool:
-    columns, _ = read_table(manifest, "not a CSV table in UTF-8.")
-    return "split" in columns
-
-
-def _by_hash(cases: Sequence[CaseFiles]) -> dict[str, list[CaseFiles]]:
-    """Lists in the proportions of ``SHARES``, in an order that looks random and is the same everywhere."""
-    shuffled = sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
-    first, second = (round(len(cases) * share) for share in (SHARES[TRAIN], SHARES[TRAIN] + SHARES[VALIDATION]))
-    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
-    return {split: sorted(part, key=lambda case: case.name) for split, part in zip(SPLITS, parts, strict=True)}
 
 
 def _alike(entries: Sequence[tuple[CaseFiles, Volume, LabelMap]], dimension: int, channels: int) -> None:
@@ -269,3 +246,6 @@ def _slices(case: AuditCase) -> list[AuditCase]:
         labels = replace(case.labels, layers=tuple(layer[k : k + 1] for layer in case.labels.layers), geometry=geometry)
         out.append(AuditCase(replace(case.files, name=f"{case.name}_{k}"), volume, labels, target, case.windows))
     return out
+
+
+__all__ = ["SPLITS", "TEST", "TRAIN", "VALIDATION", "AuditCase", "AuditData", "Sample", "as_pictures", "load_dataset"]

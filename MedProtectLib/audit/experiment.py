@@ -198,6 +198,7 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "training_loss": _rounded(trained.loss),
         "seconds": round(time.monotonic() - began, 1),
         "training_cases": len(samples),
+        "seen_cases": experiment.releases.seen_by(run.method),
         "test_cases": [sample.case.name for sample in test],
         **_circumstances(experiment),
         **_public(run, experiment),

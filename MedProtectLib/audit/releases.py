@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise
-from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData
+from MedProtectLib.audit.data import TEST, TRAIN, VALIDATION, AuditCase, AuditData
 from MedProtectLib.audit.released import ReleasedFolder, check_change, read_image
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.dataset import image_hashes
 from MedProtectLib.fitting.fit import fit
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions
-from MedProtectLib.io import sha256_path
+from MedProtectLib.io import sha256_file, sha256_path
 from MedProtectLib.job import write_and_reread
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods import METHODS, method_class
@@ -85,7 +86,7 @@ class Releases:
     """Makes releases and keeps them: ``work`` holds the fitted profiles and the protected files.
 
     ``profiles`` and ``folders``: what the methods 'profile:NAME' and 'released:NAME' of :meth:`of` stand for, by NAME.
-    ``measured``: the folders that were measured already.
+    ``measured``: the folders that were measured already; ``seen``: what :meth:`seen_by` found.
     """
 
     data: AuditData
@@ -99,6 +100,7 @@ class Releases:
     profiles: Mapping[str, Path] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     measured: dict[str, Release] = field(default_factory=dict, init=False, repr=False, compare=False)
+    seen: dict[str, int | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, method: str, report: Report = ignore) -> Release:
         """The release that a method makes of the training cases; made once, then read from the work folder.
@@ -161,6 +163,23 @@ class Releases:
             fit([case.files for case in self.data.cases[TRAIN] if case.labelled], path, options, resume=True, report=report)
         return Profile.load(path)
 
+    def seen_by(self, method: str) -> int | None:
+        """How many validation and test cases a method was fitted on: by the content of their images where its profile names that, else
+        by their names; None where it is not known.
+        """
+        if method.startswith(RELEASED):
+            return None
+        if not method.startswith(PROFILE):
+            return 0
+        if method not in self.seen:
+            profile = Profile.load(self.profiles[method.removeprefix(PROFILE)])
+            held_out = [case.files for split in (VALIDATION, TEST) for case in self.data.cases[split]]
+            by_content = "images_sha256" in profile.training
+            names = image_hashes(held_out, cache(sha256_file)) if by_content else [files.name for files in held_out]
+            fitted = set(profile.training.get("images_sha256" if by_content else "cases", ()))
+            self.seen[method] = sum(name in fitted for name in names) if method_class(profile.method).learns else 0
+        return self.seen[method]
+
     def _from_folder(self, method: str, report: Report) -> Release:
         """Files that were protected before, as :class:`ReleasedFolder` finds them."""
         folder, hashed = self.folders[method.removeprefix(RELEASED)], cache(sha256_path)
@@ -201,6 +220,14 @@ def check_method(method: str, data: AuditData, profiles: Mapping[str, Path], fol
         raise UsageError(f"unknown method '{method}'. Known: {CLEAN}, {', '.join((*CONTROLS, *METHODS))}, {EQUAL_PSNR}METHOD.")
     chosen = method_class(method)
     chosen.check_support(data.dimension, data.task, chosen.scopes[0])
+
+
+def told_of_seen(method: str, seen: int) -> str:
+    """What to say of a method that was fitted on cases of the audit."""
+    return (
+        f"{method}: fitted on {seen} of the cases that validate and test here, which makes its scores worthless. Fit it on the training "
+        "cases alone, with 'medprotect fit --split train'."
+    )
 
 
 def supported_methods(data: AuditData) -> list[str]:

@@ -1,9 +1,9 @@
 """One finished training run is one JSON line. Tables and plots are made from such lines only.
 
 The rules of a row: its clean twin and its noise twin (same data, victim, regime, seed and steps, trained on the originals and on
-random noise of equal epsilon in the same cases) must have reached 95 % of their plateau within the first 60 % of the steps, as their scores on the
-clean validation cases tell, and be at least 0.1 better than a victim that has learned nothing. Otherwise the row is void, with the
-reason in it, and no mean counts it.
+random noise of equal epsilon in the same cases) must have reached 95 % of their plateau within the first 60 % of the steps, as their
+scores on the clean validation cases tell, and be at least 0.1 better than a victim that has learned nothing. Otherwise the row is
+void, with the reason in it, and no mean counts it.
 """
 
 from __future__ import annotations

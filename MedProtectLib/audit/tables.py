@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from MedProtectLib.audit.controls import CONTROLS
-from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR
+from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR, told_of_seen
 from MedProtectLib.audit.rows import CLEAN_PART, Row, run_of
 
 FEWEST_SEEDS, FEWEST_TEST_CASES = 3, 30
@@ -271,6 +271,7 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
         said.append(f"only {tests} test cases: repeat the audit with more before relying on it.")
     if widths:
         said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
+    said += [told_of_seen(method, seen) for method, seen in {row["method"]: row.get("seen_cases") for row in rows}.items() if seen]
     void = sum(row["void"] for row in rows)
     if void:
         said.append(f"{void} of {len(rows)} rows are void: their twins were still learning. Give more --steps.")

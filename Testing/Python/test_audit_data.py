@@ -14,6 +14,7 @@ from MedProtectLib.audit.data import load_dataset
 from MedProtectLib.audit.releases import Releases
 from MedProtectLib.io import read_labels
 from MedProtectLib.io.segmentation import write_segmentation
+from MedProtectLib.profile import Profile
 from MedProtectLib.volume import Segment
 from samples import SAMPLES, Run
 
@@ -54,6 +55,17 @@ def test_a_notice_tells_that_the_lists_are_drawn_by_a_hash(run: Run, tmp_path: P
     assert notices == [
         f"medprotect: notice: {manifest}: no manifest with a column 'split': 60% train, 10% val, 30% test, by a hash of the cases' names."
     ]
+
+
+def test_a_fit_takes_the_cases_that_the_audit_trains_on(run: Run, tmp_path: Path) -> None:
+    data = load_dataset(HIPPOCAMPUS)
+    for split in ("train", "test"):
+        profile = tmp_path / f"{split}.medprotect"
+        code, _, err = run("fit", HIPPOCAMPUS, "--method", "lsp", "--split", split, "--output", profile)
+        assert (code, err.count("by a hash of the cases' names")) == (0, 1), err
+        assert Profile.load(profile).training["cases"] == [case.name for case in data.cases[split]]
+    code, _, err = run("fit", HIPPOCAMPUS, "--split", "profile", "--output", tmp_path / "none.medprotect")
+    assert (code, "no part 'profile'" in err) == (1, True), err
 
 
 def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:
