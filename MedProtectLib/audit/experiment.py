@@ -236,7 +236,8 @@ def _visibility(release: Release, protected: Sequence[str]) -> dict[str, Any]:
         "psnr_roi_min_db": _rounded(min(regions)) if regions else None,
         "max_abs_change": _rounded(max((case.max_abs_change for case in cases), default=0.0), 6),
         "protected_cases": len(cases),
-        "refused_cases": len(release.cases) - len(release.protected),
+        "refused_cases": len(release.refusals),
+        "refused_reason": next(iter(release.refusals), ""),
     }
 
 

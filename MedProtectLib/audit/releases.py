@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +37,7 @@ PROFILE, RELEASED = "profile:", "released:"
 
 @dataclass(frozen=True)
 class ReleasedCase:
-    """One file of a release and how far it is from its original; ``refused``: why it was left as it was, '' otherwise."""
+    """One file of a release and how far it is from its original; ``refused``: why a case that has labels holds no change, '' otherwise."""
 
     file: str
     sha256: str
@@ -58,7 +58,12 @@ class Release:
     @property
     def protected(self) -> dict[str, ReleasedCase]:
         """Those of the cases that hold a change."""
-        return {name: case for name, case in self.cases.items() if not case.refused}
+        return {name: case for name, case in self.cases.items() if case.max_abs_change > 0}
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why cases that should hold a change hold none, one reason a case."""
+        return [case.refused for case in self.cases.values() if case.refused]
 
     @property
     def sha256(self) -> str:
@@ -106,8 +111,16 @@ class Releases:
         """The release that a method makes of the training cases; made once, then read from the work folder.
 
         Raises:
-            UsageError: unknown method, or one that does not do this task. MedProtectError: cases that cannot be used.
+            UsageError: unknown method, or one that does not do this task. MedProtectError: cases that cannot be used, or not one that
+                holds a change.
         """
+        release = self._of(method, report)
+        if method != CLEAN and not release.protected:
+            first = next(iter(release.refusals), "")
+            raise MedProtectError(f"{method}: none of the {len(self.data.cases[TRAIN])} training cases holds a change. {first}".rstrip())
+        return release
+
+    def _of(self, method: str, report: Report) -> Release:
         check_method(method, self.data, self.profiles, self.folders)
         if method == CLEAN:
             return Release(method, self.work, {})
@@ -188,7 +201,9 @@ class Releases:
         for number, case in enumerate(self.data.cases[TRAIN]):
             path, statistics = found.path_of(case), _measured(case, found.volume_of(case), self.modality)
             check_change(path, case, statistics, self.bound)
-            cases[case.name] = _described(path.relative_to(folder).as_posix(), hashed(path), statistics)
+            described = _described(path.relative_to(folder).as_posix(), hashed(path), statistics)
+            unchanged = case.labelled and described.max_abs_change == 0
+            cases[case.name] = replace(described, refused=f"{path}: holds no change." if unchanged else "")
             stage.at(number + 1, case.name)
         return Release(method, folder, cases)
 

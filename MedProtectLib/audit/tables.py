@@ -29,6 +29,7 @@ COLUMNS = (
     "noise twin",
     "clean part alone",
     "against noise (95 %)",
+    "protected cases",
     "seeds",
     "void",
 )
@@ -234,9 +235,16 @@ def cells(line: Line, group: Group) -> list[str]:
         _number(line.mean(f"{twin}_noise_twin"), "{:.1%}"),
         _number(line.mean(f"{twin}_clean_part"), "{:.1%}"),
         "-" if line.difference is None else _against_noise(*line.difference),
+        _cases(line.rows[0]),
         str(len({row["seed"] for row in line.counted})),
         f"{len(voids)}: {voids[0]['void_reason']}" if voids else "",
     ]
+
+
+def _cases(row: Row) -> str:
+    """How many hold a change, and how many were refused one."""
+    refused = row.get("refused_cases") or 0
+    return f"{row.get('protected_cases') or '-'}" + (f", {refused} refused" if refused else "")
 
 
 def headings(group: Group) -> list[str]:
@@ -272,6 +280,11 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     if widths:
         said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
     said += [told_of_seen(method, seen) for method, seen in {row["method"]: row.get("seen_cases") for row in rows}.items() if seen]
+    for method, row in {row["method"]: row for row in rows if row.get("refused_cases")}.items():
+        said.append(
+            f"{method}: {row['refused_cases']} training cases hold no change and were trained on as originals. "
+            f"{row.get('refused_reason', '')}".rstrip()
+        )
     void = sum(row["void"] for row in rows)
     if void:
         said.append(f"{void} of {len(rows)} rows are void: their twins were still learning. Give more --steps.")

@@ -98,10 +98,11 @@ def run(arguments: Namespace) -> int:
     report = progress_of(arguments)
     experiment = _experiment(arguments, output)
     experiment.check()
-    seen = {method: experiment.releases.seen_by(method) for method in (f"{PROFILE}{name}" for name in experiment.releases.profiles)}
-    say([told_of_seen(method, number) for method, number in seen.items() if number], "warning")
-    for name in experiment.releases.folders:
-        experiment.releases.of(f"{RELEASED}{name}", report)
+    releases = experiment.releases
+    given = [f"{PROFILE}{name}" for name in releases.profiles] + [f"{RELEASED}{name}" for name in releases.folders]
+    say([told_of_seen(method, seen) for method in given if (seen := releases.seen_by(method))], "warning")
+    for method in given:
+        releases.of(method, report)
     output.mkdir(parents=True, exist_ok=True)
     trained = 0
     for _ in run_experiment(experiment, rows, report):

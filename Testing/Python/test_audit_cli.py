@@ -112,6 +112,20 @@ def test_bad_options_are_refused_before_anything_is_trained(
     assert not (tmp_path / "audit" / "rows.jsonl").exists()
 
 
+def test_a_profile_that_protects_nothing_is_refused_before_anything_is_trained(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("MedProtectLib.audit.experiment.train_victim", never)
+    one = tmp_path / "one.medprotect"
+    assert run("fit", HIPPOCAMPUS, "--method", "lsp", "--segments", "1", "--output", one)[0] == 0
+    code, _, err = run("audit", HIPPOCAMPUS, "--output", tmp_path / "audit", "--profile", one, *SMALL)
+    assert (code, "profile:one: none of the 3 training cases holds a change." in err) == (1, True), err
+    assert "'2'" in err
+
+
 def test_a_missing_data_set_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, err = run("audit", str(tmp_path / "none"), "--output", str(tmp_path / "audit"))
     assert (code, "neither a dataset folder" in err) == (1, True)

@@ -17,7 +17,7 @@ from scipy import stats
 from audit_samples import nodule_slices, nodules, pictures
 from MedProtectLib import Protector, read_volume
 from MedProtectLib.audit import experiment as running
-from MedProtectLib.audit.data import TRAIN, load_dataset
+from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData, load_dataset
 from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.releases import Releases
 from MedProtectLib.audit.report import write_report
@@ -98,6 +98,32 @@ def test_a_folder_of_protected_files_is_a_release(releases: Releases, tmp_path: 
     next(iter(folder.iterdir())).unlink()
     with pytest.raises(MedProtectError, match="holds no"):
         replace(releases, folders={"public": folder}).of("released:public")
+
+
+def in_few_levels(data: AuditData, count: int) -> AuditData:
+    """The first training cases stored in so few levels that the bound is below one."""
+
+    def coarse(case: AuditCase) -> AuditCase:
+        return replace(case, volume=replace(case.volume, array=(case.volume.array // 200).astype(np.int16)))
+
+    cases = [coarse(case) if number < count else case for number, case in enumerate(data.cases[TRAIN])]
+    return replace(data, cases={**data.cases, TRAIN: cases})
+
+
+def test_cases_that_cannot_be_protected_are_told_of(tmp_path: Path) -> None:
+    releases = Releases(in_few_levels(nodules(), 3), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["noise"], ["unet"], ["none"], [0], steps=1)
+    rows = list(run_experiment(plan, RowFile(tmp_path / "rows.jsonl")))
+    assert [(row["protected_cases"], row["refused_cases"]) for row in rows] == [(0, 0), (1, 3)]
+    written = write_report(tmp_path / "rows.jsonl", tmp_path)
+    reason = f"noise: 3 training cases hold no change and were trained on as originals. {rows[1]['refused_reason']}"
+    assert "level" in rows[1]["refused_reason"]
+    assert reason in written.cautions
+    page = (tmp_path / "audit.md").read_text()
+    assert reason in page
+    assert "| 1, 3 refused | 0 |" in page
+    with pytest.raises(MedProtectError, match=r"^noise: none of the 4 training cases holds a change\. .*level"):
+        Releases(in_few_levels(nodules(), 4), tmp_path / "none", BOUND).of("noise")
 
 
 def test_unknown_methods_and_other_tasks_are_refused(releases: Releases) -> None:
