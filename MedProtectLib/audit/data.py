@@ -132,14 +132,14 @@ def load_dataset(
         name: of the data set in rows; the file's or folder's when None.
         modality: 'CT', 'MR', 'US' or 'XR'; guessed from the data when None.
         segments: by name or label value (all when empty).
-        limit: no more cases than this in each split.
+        limit: no more cases than this in each split, class by class where the whole image has one, in an order that looks random.
         report: told the progress.
 
     Raises:
         UsageError: unknown setting. MedProtectError: no such data set, unusable cases, or a split with fewer than two.
     """
     dataset = Path(dataset)
-    found = {split: cases[:limit] for split, cases in _split(dataset).items()}
+    found = {split: _first(cases, limit) for split, cases in _split(dataset).items()}
     stage = Stage("read", sum(map(len, found.values())), report)
     read: dict[str, list[tuple[CaseFiles, Volume, LabelMap]]] = {split: [] for split in SPLITS}
     for split, files in found.items():
@@ -183,6 +183,18 @@ def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
                 )
             seen[case.name] = split
     return cases
+
+
+def _first(cases: Sequence[CaseFiles], limit: int | None) -> list[CaseFiles]:
+    """The cases that come first in an order that looks random and is the same everywhere, as many of every class as there are."""
+    shuffled = sorted(cases, key=lambda case: hashlib.sha256(f"limit {case.name}".encode()).hexdigest())
+    places = {case.name: n for own in _by_class(shuffled) for n, case in enumerate(own)}
+    chosen = sorted(shuffled, key=lambda case: places[case.name])[:limit]
+    return sorted(chosen, key=lambda case: case.name)
+
+
+def _by_class(cases: Sequence[CaseFiles]) -> list[list[CaseFiles]]:
+    return [[case for case in cases if case.image_class == each] for each in dict.fromkeys(case.image_class for case in cases)]
 
 
 def _alike(entries: Sequence[tuple[CaseFiles, Volume, LabelMap]], dimension: int, channels: int) -> None:

@@ -70,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--public", default=None, metavar="DATASET", help="another, public data set: for warm_start and denoiser")
     add_segments(parser)
     parser.add_argument("--modality", choices=MODALITIES, default=None, help="kind of image (default: guessed)")
-    parser.add_argument("--limit", type=int, default=None, metavar="N", help="no more cases than this in each list")
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="no more cases than this in each list, class by class")
     parser.add_argument("--quick", action="store_true", help="a first answer in minutes: few cases, few steps, one seed")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted audit stopped")
     add_common(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from audit_samples import nodules
 from MedProtectLib.audit.data import load_dataset
@@ -66,6 +67,22 @@ def test_a_fit_takes_the_cases_that_the_audit_trains_on(run: Run, tmp_path: Path
         assert Profile.load(profile).training["cases"] == [case.name for case in data.cases[split]]
     code, _, err = run("fit", HIPPOCAMPUS, "--split", "profile", "--output", tmp_path / "none.medprotect")
     assert (code, "no part 'profile'" in err) == (1, True), err
+
+
+def test_a_limit_draws_from_every_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / ("benign" if number < 40 else "malignant") / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(rng.integers(0, 255, (28, 28)).astype(np.uint8)), path)
+    data = load_dataset(tmp_path, limit=4)
+    for split in ("train", "val", "test"):
+        names = [case.name for case in data.cases[split]]
+        assert [name.split("/")[0] for name in names] == ["benign"] * 2 + ["malignant"] * 2
+        assert names == sorted(names)
+    every, few = (load_dataset(HIPPOCAMPUS, limit=limit) for limit in (None, 5))
+    assert [case.name for case in few.cases["train"]] != [case.name for case in every.cases["train"]][:5]
+    assert {case.name for case in load_dataset(HIPPOCAMPUS, limit=3).cases["test"]} < {case.name for case in few.cases["test"]}
 
 
 def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:
