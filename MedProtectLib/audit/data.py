@@ -162,7 +162,7 @@ def load_dataset(
     chosen = default_setting(task, dimension) if setting is None else setting_of(setting)
     if len(chosen.size) != dimension:
         raise MedProtectError(f"{dataset}: the setting '{chosen.name}' is for {len(chosen.size)}D images, these are {dimension}D.")
-    ct = all(window.unit == HOUNSFIELD for window in windows[0])
+    ct = all(window.unit == HOUNSFIELD for own in windows for window in own)
     called = name or dataset.name.split(".")[0]
     return AuditData(called, task, dimension, channels, classes.keys, ct, chosen, cases, tuple(segments), modality, dataset)
 
@@ -225,13 +225,29 @@ def _target(labels: LabelMap, classes: Classes, task: str) -> np.ndarray:
 def _windows(
     read: Mapping[str, Sequence[tuple[CaseFiles, Volume, LabelMap]]], modality: str | None, task: str
 ) -> list[tuple[IntensityWindow, ...]]:
-    """The windows of every case, in the order of the splits: its own; for CT that of the foreground of all training cases, part by part."""
+    """The windows of every case, in the order of the splits: its own; for CT that of the foreground of all training cases, part by part.
+
+    Raises:
+        MedProtectError: some of the images that are to be segmented are taken for CT and others are not.
+    """
     everywhere = [(volume, find_regions(np.ones(volume.geometry.shape, bool), 0)) for split in SPLITS for _, volume, _ in read[split]]
     windows = [choose_windows(volume, regions, modality) for volume, regions in everywhere]
+    if task != CLASSIFICATION:
+        _same_units([files for split in SPLITS for files, _, _ in read[split]], windows)
     if task == CLASSIFICATION or any(window.unit != HOUNSFIELD for own in windows for window in own):
         return windows
     shared = tuple(_of_foreground([(v.parts()[n], labels) for _, v, labels in read[TRAIN]]) for n in range(len(windows[0])))
     return [shared] * len(windows)
+
+
+def _same_units(files: Sequence[CaseFiles], windows: Sequence[tuple[IntensityWindow, ...]]) -> None:
+    in_hounsfield = [[window.unit == HOUNSFIELD for window in own] for own in windows]
+    other = next((n for n, units in enumerate(in_hounsfield) if units != in_hounsfield[0]), None)
+    if other is not None:
+        ct, not_ct = (files[n].image for n in ((0, other) if any(in_hounsfield[0]) else (other, 0)))
+        raise MedProtectError(
+            f"{not_ct}: not taken for CT, as {ct.name} is. One victim cannot train on both: give --modality CT or another."
+        )
 
 
 def _of_foreground(parts: Sequence[tuple[Volume, LabelMap]]) -> IntensityWindow:

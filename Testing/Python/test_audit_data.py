@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from audit_samples import nodules
 from MedProtectLib.audit.data import load_dataset
 from MedProtectLib.audit.releases import Releases
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels
 from MedProtectLib.io.segmentation import write_segmentation
 from MedProtectLib.profile import Profile
@@ -83,6 +84,27 @@ def test_a_limit_draws_from_every_class(tmp_path: Path) -> None:
     every, few = (load_dataset(HIPPOCAMPUS, limit=limit) for limit in (None, 5))
     assert [case.name for case in few.cases["train"]] != [case.name for case in every.cases["train"]][:5]
     assert {case.name for case in load_dataset(HIPPOCAMPUS, limit=3).cases["test"]} < {case.name for case in few.cases["test"]}
+
+
+@pytest.mark.parametrize("airless", [0, 5])
+def test_all_images_are_ct_or_none_is(airless: int, tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["case,image,labels,split"]
+    for number in range(6):
+        labels = np.zeros((16, 24, 24), np.uint8)
+        labels[4:12, 6:16, 6:16] = 1
+        image = rng.normal(-30, 40, labels.shape) + 90 * labels
+        if number != airless:
+            image[:, :3] = -900
+        for name, array in (("image", image.astype(np.int16)), ("labels", labels)):
+            sitk.WriteImage(sitk.GetImageFromArray(array), tmp_path / f"{number}_{name}.nii.gz")
+        rows.append(f"c{number},{number}_image.nii.gz,{number}_labels.nii.gz,{('train', 'val', 'test')[number // 2]}")
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    taken = 1 if airless == 0 else 0
+    with pytest.raises(MedProtectError, match=f"{airless}_image.nii.gz: not taken for CT, as {taken}_image.nii.gz is.* give --modality CT"):
+        load_dataset(tmp_path / "cases.csv")
+    as_ct, as_mr = (load_dataset(tmp_path / "cases.csv", modality=modality) for modality in ("CT", "MR"))
+    assert (as_ct.ct, as_mr.ct) == (True, False)
+    assert len({case.windows for cases in as_ct.cases.values() for case in cases}) == 1
 
 
 def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:
