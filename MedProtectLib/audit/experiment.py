@@ -20,7 +20,7 @@ from MedProtectLib.audit.nnunet import NNUNET, check_nnunet, train_nnunet
 from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import regime_of
 from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Release, Releases, check_method
-from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, compared
+from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, compared, run_of
 from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
 from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
@@ -126,6 +126,7 @@ def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignor
     test = experiment.data.samples(TEST)
     for run in open_runs:
         release = experiment.releases.of(CLEAN if run.method == CLEAN_PART else run.method, meter.aside)
+        _check_release(run, release, rows)
         row = _row(run, experiment, release, test, rows, meter)
         rows.append(row)
         meter.finished(run.steps)
@@ -160,6 +161,13 @@ def _check_same(experiment: Experiment, rows: RowFile, report: Report) -> None:
         for run in finished:
             if run.method == method:
                 _check_equal(rows, rows[run], {"release_sha256": (rows[run].get("release_sha256"), given)})
+
+
+def _check_release(run: Run, release: Release, rows: RowFile) -> None:
+    """Rows of a method at one bound are of one fit, or of those that the file mixes already."""
+    same = [row for row in rows.rows.values() if run_of(row).release_key == run.release_key and "release_sha256" in row]
+    if same and release.sha256 not in {row["release_sha256"] for row in same}:
+        _check_equal(rows, same[-1], {"release_sha256": (same[-1]["release_sha256"], release.sha256)})
 
 
 def _check_equal(rows: RowFile, row: Row, values: Mapping[str, tuple[object, object]]) -> None:

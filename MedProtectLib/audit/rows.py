@@ -52,6 +52,11 @@ class Run:
         )
 
     @property
+    def release_key(self) -> tuple[object, ...]:
+        """Names the release that it trains on, the whole of it or a part."""
+        return self.dataset, self.method, self.epsilon, self.target_psnr_db
+
+    @property
     def clean_twin(self) -> Run:
         """The same on the originals; nothing depends on epsilon there."""
         return replace(self, method=CLEAN, share=1.0, epsilon=0.0, target_psnr_db=None)

@@ -400,6 +400,22 @@ def test_a_profile_exchanged_under_its_name_is_not_taken_for_the_old_one(tmp_pat
         next(run_experiment(replace(plan, seeds=[0, 1]), RowFile(tmp_path / "rows.jsonl")))
 
 
+def test_a_second_fit_of_a_method_is_not_taken_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    releases = Releases(nodules(), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["weave"], ["unet"], ["none"], [0], steps=1)
+    rows = tmp_path / "rows.jsonl"
+    assert len(list(run_experiment(plan, RowFile(rows)))) == 3
+    kept = rows.read_bytes()
+    other = replace(releases, work=tmp_path / "other", fit_seed=1).fitted("weave")
+    monkeypatch.setattr(Releases, "fitted", lambda *_: other)
+    with pytest.raises(MedProtectError, match=r"weave.* was made with another release_sha256"):
+        list(run_experiment(replace(plan, seeds=[0, 1]), RowFile(rows)))
+    assert len(list(read_rows(rows))) == 5, "clean data and noise of seed 1"
+    mixed = {**json.loads(kept.splitlines()[2]), "key": "of another fit", "seed": 2, "release_sha256": releases.of("weave").sha256}
+    rows.write_bytes(kept + json.dumps(mixed).encode() + b"\n")
+    assert len(list(run_experiment(replace(plan, seeds=[0, 1]), RowFile(rows)))) == 3, "a file that mixes two fits goes on with either"
+
+
 def test_other_public_data_are_not_taken_for_the_old_ones(tmp_path: Path) -> None:
     data = nodules()
     releases = Releases(data, tmp_path / "work", BOUND)
