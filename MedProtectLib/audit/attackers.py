@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +22,7 @@ from MedProtectLib.window import choose_windows
 BLUR_SIGMA, FILL_SIGMA, DETAIL_SIGMA = 1.0, 2.0, 1.0
 LOOKED_AT, PAIRS = 20, 5
 SMALLEST_WEIGHT = 1e-6
+LOG = logging.getLogger(__name__)
 
 
 def regions_of(sample: Sample) -> Regions:
@@ -166,12 +168,17 @@ def detail_of(image: np.ndarray) -> np.ndarray:
 
 
 def learn_from_pairs(knowledge: Knowledge) -> Attack:
-    """A small network learns the perturbation from a few originals that leaked, with the labels at hand, and takes it away."""
-    pairs = [(original, released) for original, released in knowledge.leaked(PAIRS) if released.case.labelled]
-    changes = [released.image - original.image for original, released in pairs]
-    size = max((float(np.abs(change).max()) for change in changes), default=0.0)
-    if size == 0.0:
+    """A small network learns the perturbation from a few originals that leaked, with the labels at hand, and takes it away.
+
+    From a release without a change it learns nothing.
+    """
+    pairs = knowledge.leaked(PAIRS)
+    if not pairs:
         return lambda sample: sample.image
+    if len(pairs) < PAIRS:
+        LOG.warning("learn_from_pairs: only %d of %d released images differ from their originals.", len(pairs), len(knowledge.released))
+    changes = [released.image - original.image for original, released in pairs]
+    size = max(float(np.abs(change).max()) for change in changes)
     outputs = knowledge.data.outputs
     given = [_with_labels(released, outputs) for _, released in pairs]
     places = [np.argwhere(regions_mask(released)) for _, released in pairs]

@@ -376,6 +376,21 @@ def test_a_fixed_perturbation_is_learned_from_pairs(monkeypatch: pytest.MonkeyPa
     assert unchanged(clean[0]) is clean[0].image
 
 
+def test_what_leaks_holds_a_change(caplog: pytest.LogCaptureFixture) -> None:
+    data = few(nodule_slices(), 12)
+    bare = [replace(case, target=np.zeros_like(case.target)) if n < 6 else case for n, case in enumerate(data.cases["train"])]
+    data = replace(data, cases={**data.cases, "train": bare})
+    clean = data.samples("train")
+    released = [with_board(sample) if n % 2 else sample for n, sample in enumerate(clean)]
+    pairs = knowledge(data, released).leaked(5)
+    assert [sample.case.name for _, sample in pairs] == [clean[n].case.name for n in (7, 9, 11)]
+    assert all(original.image is not sample.image for original, sample in pairs)
+    attack = attackers.learn_from_pairs(knowledge(data, released))
+    assert np.any(attack(released[7]) != released[7].image)
+    assert "only 3 of 12 released images differ from their originals" in caplog.text
+    assert knowledge(data, clean).leaked(5) == []
+
+
 def test_tool_and_attacker_see_the_same_case() -> None:
     """``pattern_of`` rebuilds what the tool gives its method; on the original it is the same to rounding."""
     case = few(nodules(), 2).cases["train"][1]
