@@ -82,17 +82,27 @@ CONTROLS: Mapping[str, type[Control]] = {control.name: control for control in (N
 
 
 class ControlProtector(Protector):
-    """The path from image to file with a control in the place of a fitted method."""
+    """The path from image to file with a control in the place of a fitted method, where a method of ``reach`` (scope, half-width) acts."""
 
-    def __init__(self, name: str, task: str, seed: int, bound: float, target_psnr: float | None, modality: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        task: str,
+        seed: int,
+        bound: float,
+        target_psnr: float | None,
+        modality: str | None = None,
+        reach: tuple[str, int] = (REGIONS, HALF_WIDTH),
+    ) -> None:
         super().__init__(bound=bound, target_psnr=target_psnr, modality=modality, seed=seed)
-        self.control, self.task = CONTROLS[name], task
+        self.control, self.task, self.reach = CONTROLS[name], task, reach
         if task == CLASSIFICATION and name == RandomMask.name:
             raise MedProtectError("the control 'random_mask' is for segmentation: in classification the whole image may change.")
 
     def fitted_for(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> tuple[Profile, Method, tuple[str, ...]]:
-        scope = IMAGE if IMAGE in self.control.scopes else REGIONS
-        half_width = 0 if self.task == CLASSIFICATION else HALF_WIDTH
+        scope, half_width = self.reach
+        scope = IMAGE if IMAGE in self.control.scopes else scope
+        half_width = 0 if self.task == CLASSIFICATION else half_width
         method = self.control(Purpose(volume.geometry.dimension, self.task, scope, half_width), self.seed or 0)
         bound = 0.0 if self.bound is None else self.bound
         return Profile(self.control.name, method.settings(), {}, bound, self.seed or 0), method, ()

@@ -22,6 +22,7 @@ from MedProtectLib.io import sha256_file, sha256_path
 from MedProtectLib.job import write_and_reread
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods import METHODS, method_class
+from MedProtectLib.methods.base import REGIONS
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
@@ -33,6 +34,7 @@ from MedProtectLib.window import choose_windows
 CLEAN = "none"
 EQUAL_PSNR = "noise@"
 PROFILE, RELEASED = "profile:", "released:"
+DEFAULT_REACH = (REGIONS, HALF_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,25 @@ class Releases:
             control = ControlProtector(method, self.data.task, self.fit_seed, self.bound, self.target_psnr, self.modality)
             return _Protectors([*settings, self.fit_seed], control)
         if method.startswith(EQUAL_PSNR):
-            measured = self.of(method.removeprefix(EQUAL_PSNR), report)
+            measured, reach = self.of(method.removeprefix(EQUAL_PSNR), report), self._reach(method.removeprefix(EQUAL_PSNR))
             targets = {name: case.psnr_db for name, case in measured.protected.items() if case.psnr_db is not None}
             by_case = {
-                name: ControlProtector(Noise.name, self.data.task, self.fit_seed, self.bound, target, self.modality)
+                name: ControlProtector(Noise.name, self.data.task, self.fit_seed, self.bound, target, self.modality, reach)
                 for name, target in targets.items()
             }
-            return _Protectors([*settings, measured.sha256, self.fit_seed], None, by_case)
+            other_reach = [] if reach == DEFAULT_REACH else [reach]
+            return _Protectors([*settings, measured.sha256, self.fit_seed, *other_reach], None, by_case)
         given = self.profiles.get(method.removeprefix(PROFILE)) if method.startswith(PROFILE) else None
         profile = self.fitted(method, report) if given is None else Profile.load(given)
         protector = Protector(profile=profile, bound=self.bound, target_psnr=self.target_psnr, modality=self.modality)
         return _Protectors([*settings, profile.sha256()], protector)
+
+    def _reach(self, method: str) -> tuple[str, int]:
+        """Where a method acts, its scope and half-width: at least where the others do."""
+        if not method.startswith(PROFILE):
+            return DEFAULT_REACH
+        settings = Profile.load(self.profiles[method.removeprefix(PROFILE)]).settings
+        return settings.get("scope", REGIONS), max(HALF_WIDTH, settings.get("half_width", HALF_WIDTH))
 
     def fitted(self, method: str, report: Report = ignore) -> Profile:
         """The method's profile, fitted on the training cases (as the owner of the data would) and kept in the work folder."""

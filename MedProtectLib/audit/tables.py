@@ -10,11 +10,12 @@ from itertools import groupby
 import numpy as np
 from scipy import stats
 
-from MedProtectLib.audit.controls import CONTROLS
+from MedProtectLib.audit.controls import CONTROLS, Noise
 from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR, told_of_seen
 from MedProtectLib.audit.rows import CLEAN_PART, Row, run_of
 
 FEWEST_SEEDS, FEWEST_TEST_CASES = 3, 30
+EQUAL_WITHIN_DB = 0.5
 TWO_SIDED_95 = 0.975
 COLUMNS = (
     "method",
@@ -279,6 +280,7 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
         said.append(f"only {tests} test cases: repeat the audit with more before relying on it.")
     if widths:
         said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
+    said += [line for group in groups for line in _louder(group)]
     said += [told_of_seen(method, seen) for method, seen in {row["method"]: row.get("seen_cases") for row in rows}.items() if seen]
     for method, row in {row["method"]: row for row in rows if row.get("refused_cases")}.items():
         said.append(
@@ -289,6 +291,18 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     if void:
         said.append(f"{void} of {len(rows)} rows are void: their twins were still learning. Give more --steps.")
     return said
+
+
+def _louder(group: Group) -> Iterator[str]:
+    """Methods of a table that are no match for their noise."""
+    psnr = {line.method: line.psnr for line in group.lines if line.share == 1.0 and line.psnr is not None}
+    for method, own in psnr.items():
+        equal = method.startswith(EQUAL_PSNR)
+        other = method.removeprefix(EQUAL_PSNR) if equal else Noise.name
+        louder = psnr.get(other, own) - own
+        if (equal and abs(louder) > EQUAL_WITHIN_DB) or (not is_control(method) and louder > EQUAL_WITHIN_DB):
+            advice = "" if equal else f" Compare it with {EQUAL_PSNR}{method}."
+            yield f"{group.title}: {method} has {own:.1f} dB and {other} {own + louder:.1f}, so that they differ in strength too.{advice}"
 
 
 def points(difference: float) -> str:

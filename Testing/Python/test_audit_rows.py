@@ -24,6 +24,7 @@ from MedProtectLib.audit.report import write_report
 from MedProtectLib.audit.rows import Row, RowFile, Run, compared, reached_plateau, read_rows, void_reason
 from MedProtectLib.audit.tables import cautions, groups_of, markdown
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.fit import FitOptions, fit
 from MedProtectLib.verify import verify_files
 from samples import SAMPLES
 
@@ -74,6 +75,26 @@ def test_noise_of_equal_psnr(tmp_path: Path) -> None:
     for name, case in own.cases.items():
         assert case.psnr_db == pytest.approx(48.0, abs=0.5)
         assert noise.cases[name].psnr_db == pytest.approx(case.psnr_db, abs=0.5)
+
+
+def test_noise_of_equal_psnr_goes_as_far_as_the_profile(tmp_path: Path) -> None:
+    data, whole = nodules(), tmp_path / "whole.medprotect"
+    fit([case.files for case in data.cases[TRAIN]], whole, FitOptions("lsp", bound=BOUND, scope="image"))
+    releases = Releases(data, tmp_path / "work", BOUND, profiles={"whole": whole})
+    own, equal, plain = (releases.of(name) for name in ("profile:whole", "noise@profile:whole", "noise"))
+    for name, case in own.cases.items():
+        assert equal.cases[name].psnr_db == pytest.approx(case.psnr_db, abs=0.5)
+        assert case.psnr_db < plain.cases[name].psnr_db - 1
+
+
+def test_a_method_that_is_louder_than_its_noise_is_told_of() -> None:
+    rows = [made_row("noise", 0, [0.8], psnr_db=45.5), made_row("profile:whole", 0, [0.5], psnr_db=39.5)]
+    rows += [made_row("noise@profile:whole", 0, [0.6], psnr_db=41.5), made_row("lsp", 0, [0.6], psnr_db=45.2)]
+    louder = [said for said in cautions(rows, groups_of(rows)) if "dB and" in said]
+    assert [said.split(": ", 1)[1] for said in louder] == [
+        "noise@profile:whole has 41.5 dB and profile:whole 39.5, so that they differ in strength too.",
+        "profile:whole has 39.5 dB and noise 45.5, so that they differ in strength too. Compare it with noise@profile:whole.",
+    ]
 
 
 @pytest.mark.parametrize("method", ["umed", "voxshield", "ar"])
