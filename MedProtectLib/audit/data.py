@@ -131,7 +131,7 @@ def load_dataset(
         setting: entry of settings.toml; by task and dimension when None.
         name: of the data set in rows; the file's or folder's when None.
         modality: 'CT', 'MR', 'US' or 'XR'; guessed from the data when None.
-        segments: by name or label value (all when empty).
+        segments: by name or label value (all when empty); a case may lack them.
         limit: no more cases than this in each split, class by class where the whole image has one, in an order that looks random.
         report: told the progress.
 
@@ -140,14 +140,15 @@ def load_dataset(
     """
     dataset = Path(dataset)
     found = {split: _first(cases, limit) for split, cases in _split(dataset).items()}
+    chosen = _Chosen(tuple(map(str, segments)))
     stage = Stage("read", sum(map(len, found.values())), report)
     read: dict[str, list[tuple[CaseFiles, Volume, LabelMap]]] = {split: [] for split in SPLITS}
     for split, files in found.items():
         for case in files:
             volume, labels = case.read()
-            labels, _ = on_grid_of(volume.geometry, labels.select(segments))
-            read[split].append((case, volume, labels))
+            read[split].append((case, volume, on_grid_of(volume.geometry, chosen.of(labels))[0]))
             stage.at(sum(map(len, read.values())), case.name)
+    chosen.check()
     everything = [entry for entries in read.values() for entry in entries]
     task = CLASSIFICATION if everything[0][2].of_whole_image else SEGMENTATION
     dimension, channels = everything[0][1].geometry.dimension, len(everything[0][1].intensity_channels)
@@ -159,12 +160,12 @@ def load_dataset(
         split: [AuditCase(files, volume, labels, _target(labels, classes, task), next(entries)) for files, volume, labels in read[split]]
         for split in SPLITS
     }
-    chosen = default_setting(task, dimension) if setting is None else setting_of(setting)
-    if len(chosen.size) != dimension:
-        raise MedProtectError(f"{dataset}: the setting '{chosen.name}' is for {len(chosen.size)}D images, these are {dimension}D.")
+    taken = default_setting(task, dimension) if setting is None else setting_of(setting)
+    if len(taken.size) != dimension:
+        raise MedProtectError(f"{dataset}: the setting '{taken.name}' is for {len(taken.size)}D images, these are {dimension}D.")
     ct = all(window.unit == HOUNSFIELD for own in windows for window in own)
     called = name or dataset.name.split(".")[0]
-    return AuditData(called, task, dimension, channels, classes.keys, ct, chosen, cases, tuple(segments), modality, dataset)
+    return AuditData(called, task, dimension, channels, classes.keys, ct, taken, cases, tuple(segments), modality, dataset)
 
 
 def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
@@ -195,6 +196,34 @@ def _first(cases: Sequence[CaseFiles], limit: int | None) -> list[CaseFiles]:
 
 def _by_class(cases: Sequence[CaseFiles]) -> list[list[CaseFiles]]:
     return [[case for case in cases if case.image_class == each] for each in dict.fromkeys(case.image_class for case in cases)]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The segments that were asked for; ``problems``: what to say of each of them, '' once it was found in a label map."""
+
+    segments: tuple[str, ...]
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def of(self, labels: LabelMap) -> LabelMap:
+        """Those of them that a label map has, which may be none."""
+        if not self.segments or labels.of_whole_image:
+            return labels.select(self.segments)
+        there = []
+        for segment in self.segments:
+            try:
+                labels.select(segment)
+            except MedProtectError as error:
+                self.problems.setdefault(segment, str(error))
+            else:
+                self.problems[segment] = ""
+                there.append(segment)
+        return labels.select(there) if there else replace(labels, segments=())
+
+    def check(self) -> None:
+        """Raises MedProtectError for a segment that was in no label map."""
+        for problem in filter(None, self.problems.values()):
+            raise MedProtectError(problem)
 
 
 def _alike(entries: Sequence[tuple[CaseFiles, Volume, LabelMap]], dimension: int, channels: int) -> None:

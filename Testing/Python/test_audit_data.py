@@ -12,7 +12,9 @@ import SimpleITK as sitk
 
 from audit_samples import nodules
 from MedProtectLib.audit.data import load_dataset
+from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.releases import Releases
+from MedProtectLib.audit.rows import RowFile
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels
 from MedProtectLib.io.segmentation import write_segmentation
@@ -105,6 +107,25 @@ def test_all_images_are_ct_or_none_is(airless: int, tmp_path: Path) -> None:
     as_ct, as_mr = (load_dataset(tmp_path / "cases.csv", modality=modality) for modality in ("CT", "MR"))
     assert (as_ct.ct, as_mr.ct) == (True, False)
     assert len({case.windows for cases in as_ct.cases.values() for case in cases}) == 1
+
+
+def test_a_case_without_the_segment_is_a_case_without_a_label(tmp_path: Path) -> None:
+    manifest = quoted_manifest(tmp_path / "cases.csv")
+    bare = read_labels(HIPPOCAMPUS / "labelsTr" / sorted(p.name for p in (HIPPOCAMPUS / "labelsTr").iterdir())[0])
+    for value, name in ((1, "one"), (2, "none")):
+        only = replace(bare, layers=((bare.layers[0] == 1).astype(np.uint8) * (value == 1),), segments=(Segment("1", 1),)[: value == 1])
+        write_segmentation(only, tmp_path / f"{name}.seg.nrrd")
+        rows = manifest.read_text().splitlines()
+        rows[1] = ",".join((*rows[1].split(",")[:2], f'"{tmp_path / name}.seg.nrrd"', '"test"'))
+        manifest.write_text("\n".join(rows))
+        data = load_dataset(manifest, segments=["2"])
+        assert [case.labelled for case in data.cases["test"]] == [False, True]
+        assert data.classes == (2,)
+    with pytest.raises(MedProtectError, match="no segment '3'"):
+        load_dataset(manifest, segments=["2", "3"])
+    plan = Experiment(Releases(data, tmp_path / "work"), ["none"], ["unet"], ["none"], [0], steps=1)
+    (row,) = run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))
+    assert len(row["dsc_cases"]) == 2
 
 
 def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:
