@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import UsageError
 from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, REGIONS, Case, Component, Method, Purpose
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, ignore
@@ -81,6 +81,12 @@ class RandomMask(Control):
 CONTROLS: Mapping[str, type[Control]] = {control.name: control for control in (Noise, RandomMask)}
 
 
+def check_control(name: str, task: str) -> None:
+    """Raises UsageError for a control that does not do a task."""
+    if task == CLASSIFICATION and name == RandomMask.name:
+        raise UsageError("the control 'random_mask' is for segmentation: in classification the whole image may change.")
+
+
 class ControlProtector(Protector):
     """The path from image to file with a control in the place of a fitted method, where a method of ``reach`` (scope, half-width) acts."""
 
@@ -96,8 +102,7 @@ class ControlProtector(Protector):
     ) -> None:
         super().__init__(bound=bound, target_psnr=target_psnr, modality=modality, seed=seed)
         self.control, self.task, self.reach = CONTROLS[name], task, reach
-        if task == CLASSIFICATION and name == RandomMask.name:
-            raise MedProtectError("the control 'random_mask' is for segmentation: in classification the whole image may change.")
+        check_control(name, task)
 
     def fitted_for(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> tuple[Profile, Method, tuple[str, ...]]:
         scope, half_width = self.reach

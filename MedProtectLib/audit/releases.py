@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise
+from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise, check_control
 from MedProtectLib.audit.data import TEST, TRAIN, VALIDATION, AuditCase, AuditData
 from MedProtectLib.audit.released import ReleasedFolder, check_change, read_image
 from MedProtectLib.errors import MedProtectError, UsageError
@@ -232,7 +232,9 @@ class _Protectors:
 
 def check_method(method: str, data: AuditData, profiles: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
     """Raises UsageError for a method that there is not or that does not do the data's task."""
-    if method in (CLEAN, *CONTROLS):
+    if method in CONTROLS:
+        return check_control(method, data.task)
+    if method == CLEAN:
         return
     if method.startswith(EQUAL_PSNR):
         return check_method(method.removeprefix(EQUAL_PSNR), data, profiles, folders)
