@@ -96,6 +96,11 @@ class AuditData:
         """How many classes a victim tells apart; in segmentation the background is one."""
         return len(self.classes) + (self.task == SEGMENTATION)
 
+    @property
+    def files(self) -> list[CaseFiles]:
+        """The files of all cases."""
+        return [case.files for split in SPLITS for case in self.cases[split]]
+
     def samples(self, split: str, images: Mapping[str, np.ndarray] | None = None) -> list[Sample]:
         """The cases of a split as samples; ``images`` (c, [k,] j, i) in window units, by case name, replace the originals."""
         images = images or {}

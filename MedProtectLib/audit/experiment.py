@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,28 @@ from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
 from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.dataset import image_hashes
+from MedProtectLib.io import sha256_file
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protector import Protector
 from MedProtectLib.version import __version__
 
 DIGITS = 4
+
+
+def _check_public(data: AuditData, public: AuditData | None) -> None:
+    """Raises UsageError where an image of the public data is one of the audited data, by its content."""
+    if public is None:
+        return
+    (ours, hashes), (theirs, others) = ((files, image_hashes(files, cache(sha256_file))) for files in (data.files, public.files))
+    known = dict(zip(hashes, ours, strict=True))
+    for files, content in zip(theirs, others, strict=True):
+        if content in known:
+            raise UsageError(
+                f"{files.image}: the public case '{files.name}' is the case '{known[content].name}' of the audited data, which an attacker "
+                "does not have. Give another data set with --public."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ class Experiment:
         for regime in self.regimes:
             for require in regime_of(regime).requires:
                 require(Knowledge(self.data, (), self.public, self.data.setting.victim, 0))
+        _check_public(self.data, self.public)
         cases = len(self.data.cases[TRAIN])
         for share in self.shares:
             protected = round(share * cases)

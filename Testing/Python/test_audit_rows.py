@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from MedProtectLib import Protector, read_volume
 from MedProtectLib.audit import experiment as running
 from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData, load_dataset
 from MedProtectLib.audit.experiment import Experiment, run_experiment
-from MedProtectLib.audit.releases import Releases
+from MedProtectLib.audit.releases import Releases, check_method
 from MedProtectLib.audit.report import write_report
 from MedProtectLib.audit.rows import Row, RowFile, Run, compared, reached_plateau, read_rows, void_reason
 from MedProtectLib.audit.tables import cautions, groups_of, markdown
@@ -153,6 +154,8 @@ def test_unknown_methods_and_other_tasks_are_refused(releases: Releases) -> None
             releases.of(method)
     with pytest.raises(UsageError, match="3D only"):
         replace(releases, data=nodule_slices()).of("voxshield")
+    with pytest.raises(UsageError, match="'random_mask' is for segmentation"):
+        check_method("random_mask", pictures(), {}, {})
 
 
 def run(**changed: Any) -> Run:
@@ -438,12 +441,12 @@ def test_a_second_fit_of_a_method_is_not_taken_for_the_first(tmp_path: Path, mon
 
 
 def test_other_public_data_are_not_taken_for_the_old_ones(tmp_path: Path) -> None:
-    data = nodules()
-    releases = Releases(data, tmp_path / "work", BOUND)
-    plan = Experiment(releases, ["none"], ["unet"], ["warm_start"], [0], steps=1, public=data)
+    public = load_dataset(SAMPLES / "hippocampus", limit=3)
+    releases = Releases(nodules(), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["none"], ["unet"], ["warm_start"], [0], steps=1, public=public)
     (row,) = run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))
-    assert row["public_sha256"] == data.sha256
-    other = replace(data, cases={**data.cases, TRAIN: data.cases[TRAIN][:2]})
+    assert row["public_sha256"] == public.sha256
+    other = replace(public, cases={**public.cases, TRAIN: public.cases[TRAIN][:2]})
     with pytest.raises(MedProtectError, match="another public_sha256"):
         next(run_experiment(replace(plan, public=other), RowFile(tmp_path / "rows.jsonl")))
 
@@ -463,6 +466,20 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     classes = replace(plan, releases=replace(plan.releases, data=pictures()), victims=["resnet18"])
     with pytest.raises(UsageError, match="subtract_public"):
         replace(classes, regimes=["subtract_public"]).check()
+
+
+def test_public_data_that_hold_an_audited_image_are_refused(tmp_path: Path) -> None:
+    data, public = nodules(), load_dataset(SAMPLES / "hippocampus", limit=3)
+    plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["none"], ["unet"], ["warm_start"], [0], steps=1, public=public)
+    plan.check()
+    with pytest.raises(UsageError, match=r"which an attacker does not have\. Give another data set with --public"):
+        replace(plan, public=data).check()
+    tested = data.cases["test"][0]
+    copy = shutil.copyfile(tested.files.image, tmp_path / "renamed.nii.gz")
+    same = replace(tested, files=replace(tested.files, name="renamed", image=copy))
+    mixed = replace(public, cases={**public.cases, TRAIN: [*public.cases[TRAIN], same]})
+    with pytest.raises(UsageError, match=f"renamed.nii.gz: the public case 'renamed' is the case '{tested.name}'"):
+        replace(plan, public=mixed).check()
 
 
 def test_the_same_run_gives_the_same_row(tmp_path: Path) -> None:
