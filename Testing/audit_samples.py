@@ -18,8 +18,9 @@ from samples import SAMPLES
 @cache
 def nodules() -> AuditData:
     """The bundled nodules: 3D, CT, one class."""
-    data = load_dataset(SAMPLES / "lidc_nodules", limit=4)
-    return replace(data, setting=replace(data.setting, size=(16, 32, 32), width=4, batch=2, steps=4))
+    data = load_dataset(SAMPLES / "lidc_nodules")
+    cases = {split: cases[:4] for split, cases in data.cases.items()}
+    return replace(data, cases=cases, setting=replace(data.setting, size=(16, 32, 32), width=4, batch=2, steps=4))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -13,14 +14,15 @@ from MedProtectLib.audit.regimes import Attack, Knowledge
 from MedProtectLib.audit.restorer import EDGE, cut_around, fit_restorer
 from MedProtectLib.errors import UsageError
 from MedProtectLib.methods.base import CONTEXT, Case, Method
-from MedProtectLib.profile import Profile, shipped_profile
-from MedProtectLib.protector import DEFAULT_BOUND, Protector
+from MedProtectLib.profile import LARGEST_BOUND, Profile, shipped_profile
+from MedProtectLib.protector import Protector
 from MedProtectLib.regions import HALF_WIDTH, Regions, find_regions, grown
 from MedProtectLib.window import choose_windows
 
-BLUR_SIGMA, FILL_SIGMA = 1.0, 2.0
-PAIRS = 5
+BLUR_SIGMA, FILL_SIGMA, DETAIL_SIGMA = 1.0, 2.0, 1.0
+LOOKED_AT, PAIRS = 20, 5
 SMALLEST_WEIGHT = 1e-6
+LOG = logging.getLogger(__name__)
 
 
 def regions_of(sample: Sample) -> Regions:
@@ -105,39 +107,78 @@ def public_profile(knowledge: Knowledge) -> tuple[Profile, Method]:
 
 
 def subtract_public(knowledge: Knowledge) -> Attack:
-    """What the profile that is shipped with the tool would add, taken away."""
+    """What the profile that is shipped with the tool would add, taken away, as loud as it is found in the release."""
     profile, method = public_profile(knowledge)
+
+    def kinds(sample: Sample) -> np.ndarray:
+        return pattern_of(sample, profile, method)[None]
+
+    return subtract_found(knowledge, kinds)
+
+
+def pattern_of(sample: Sample, profile: Profile, method: Method) -> np.ndarray:
+    """What the tool would add to a sample at the full bound 1, with a profile and its method: (c, [k,] j, i)."""
+    case, regions = sample.case, regions_of(sample)
+    tools = choose_windows(case.volume, regions, profile.modality, profile.window)
+    shape = case.volume.geometry.shape
+    context = grown(regions.box, (CONTEXT, CONTEXT, CONTEXT), shape)
+    solid = sample.image.reshape(len(sample.image), *shape)
+    per_channel = [
+        (tool, own) for part, tool, own in zip(case.volume.parts(), tools, case.windows, strict=True) for _ in part.intensity_channels
+    ]
+    seen = [tool.normalise(image[context] * own.width + own.low) for image, (tool, own) in zip(solid, per_channel, strict=True)]
+    classes = case.labels.classes()[context]
+    parts = method.perturb_channels([Case(image, classes, regions, context) for image in seen], 1.0)
+    added = [
+        regions.on_grid(np.sum([p.values for p in part.values()], axis=0), shape) * (tool.width / own.width)
+        for part, (tool, own) in zip(parts, per_channel, strict=True)
+    ]
+    return np.stack(added).reshape(sample.image.shape)
+
+
+def subtract_found(knowledge: Knowledge, kinds: Callable[[Sample], np.ndarray]) -> Attack:
+    """Patterns of a sample (kind, c, [k,] j, i) at the full bound 1, taken away with the amplitudes that least squares find.
+
+    An image's own equations are added to the mean ones of the release, which decide where a region is too small to tell.
+    """
+    samples = [sample for sample in knowledge.released if sample.case.labelled][:LOOKED_AT]
+    common = np.mean([_equations(sample.image, kinds(sample)) for sample in samples], axis=0)
 
     def attack(sample: Sample) -> np.ndarray:
         if not sample.case.labelled:
             return sample.image
-        case, regions = sample.case, regions_of(sample)
-        tools = choose_windows(case.volume, regions, profile.modality, profile.window)
-        shape = case.volume.geometry.shape
-        context = grown(regions.box, (CONTEXT, CONTEXT, CONTEXT), shape)
-        solid = sample.image.reshape(len(sample.image), *shape)
-        per_channel = [
-            (tool, own) for part, tool, own in zip(case.volume.parts(), tools, case.windows, strict=True) for _ in part.intensity_channels
-        ]
-        seen = [tool.normalise(image[context] * own.width + own.low) for image, (tool, own) in zip(solid, per_channel, strict=True)]
-        classes = case.labels.classes()[context]
-        parts = method.perturb_channels([Case(image, classes, regions, context) for image in seen], DEFAULT_BOUND)
-        added = [
-            regions.on_grid(np.sum([p.values for p in part.values()], axis=0), shape) * (tool.width / own.width)
-            for part, (tool, own) in zip(parts, per_channel, strict=True)
-        ]
-        return (sample.image - np.stack(added).reshape(sample.image.shape)).astype(np.float32)
+        here = kinds(sample)
+        equations = _equations(sample.image, here) + common
+        amplitudes = np.linalg.lstsq(equations[:, :-1], equations[:, -1])[0].clip(0.0, LARGEST_BOUND)
+        return (sample.image - np.tensordot(amplitudes, here, 1)).astype(np.float32)
 
     return attack
 
 
+def _equations(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """What the amplitudes of several kinds of patterns (kind, c, [k,] j, i) solve: a matrix with its right side, (kind, kind + 1)."""
+    details = np.stack([*map(detail_of, kinds), detail_of(image)])
+    return kinds.reshape(len(kinds), -1) @ details.reshape(len(details), -1).T
+
+
+def detail_of(image: np.ndarray) -> np.ndarray:
+    """What a blur of every slice takes away."""
+    smooth: np.ndarray = gaussian_filter(image, [0.0] * (image.ndim - 2) + [DETAIL_SIGMA] * 2)
+    return image - smooth
+
+
 def learn_from_pairs(knowledge: Knowledge) -> Attack:
-    """A small network learns the perturbation from a few originals that leaked, with the labels at hand, and takes it away."""
-    pairs = [(original, released) for original, released in knowledge.leaked(PAIRS) if released.case.labelled]
-    changes = [released.image - original.image for original, released in pairs]
-    size = max((float(np.abs(change).max()) for change in changes), default=0.0)
-    if size == 0.0:
+    """A small network learns the perturbation from a few originals that leaked, with the labels at hand, and takes it away.
+
+    From a release without a change it learns nothing.
+    """
+    pairs = knowledge.leaked(PAIRS)
+    if not pairs:
         return lambda sample: sample.image
+    if len(pairs) < PAIRS:
+        LOG.warning("learn_from_pairs: only %d of %d released images differ from their originals.", len(pairs), len(knowledge.released))
+    changes = [released.image - original.image for original, released in pairs]
+    size = max(float(np.abs(change).max()) for change in changes)
     outputs = knowledge.data.outputs
     given = [_with_labels(released, outputs) for _, released in pairs]
     places = [np.argwhere(regions_mask(released)) for _, released in pairs]

@@ -23,8 +23,8 @@ Purifier = Callable[[np.ndarray], np.ndarray]
 
 
 class Batch(NamedTuple):
-    """``images``: (b, c, [k,] j, i), z-scores. ``targets``: int64 (b, 1, [k,] j, i) or (b,). ``units``: (b, 1, ...), one window
-    unit in z-scores, so that a change of 2/255 of the window can be made.
+    """``images``: (b, c, [k,] j, i), z-scores. ``targets``: int64 (b, 1, [k,] j, i) or (b,). ``units``: (b, c, 1, ...), one window
+    unit of every channel in z-scores, so that a change of 2/255 of the window can be made.
     """
 
     images: Tensor
@@ -34,34 +34,43 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """z-scores of every image by its own mean and deviation; for CT those of the training cases' foreground, clipped to its window."""
+    """z-scores of every channel of an image by its own mean and deviation; for CT those of the training cases' foreground, clipped to
+    its window: ``foreground``, by channel.
+    """
 
-    foreground: tuple[float, float] | None = None
+    foreground: tuple[tuple[float, float], ...] | None = None
 
     @classmethod
     def of(cls, data: AuditData, samples: Sequence[Sample]) -> Normalisation:
         """The one that a trainer would find on ``samples``."""
         if not data.ct or data.task != SEGMENTATION:
             return cls()
-        inside = np.concatenate([s.image[:, s.target > 0].clip(0.0, 1.0).ravel() for s in samples])
-        return cls((float(inside.mean()), float(inside.std())))
+        inside = [np.concatenate([s.image[c][s.target > 0].clip(0.0, 1.0) for s in samples]) for c in range(data.channels)]
+        return cls(tuple(_mean_and_deviation(channel) for channel in inside))
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """The image in z-scores, float32, and how many of them one window unit is."""
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+        """The image in z-scores, float32, and how many of them one window unit of every channel is."""
         if self.foreground is None:
-            mean, deviation = float(image.mean()), float(image.std())
+            found = tuple(map(_mean_and_deviation, image))
         else:
-            (mean, deviation), image = self.foreground, image.clip(0.0, 1.0)
-        unit = 1.0 / max(deviation, SMALLEST_DEVIATION)
-        return ((image - mean) * unit).astype(np.float32), unit
+            found, image = self.foreground, image.clip(0.0, 1.0)
+        units = tuple(1.0 / max(deviation, SMALLEST_DEVIATION) for _, deviation in found)
+        scores = [(channel - mean) * unit for channel, (mean, _), unit in zip(image, found, units, strict=True)]
+        return np.stack(scores).astype(np.float32), units
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    return float(values.mean()), float(values.std())
 
 
 class Prepared(NamedTuple):
-    """A sample ready for a network: z-scores (c, [k,] j, i), int64 target (1, [k,] j, i) or (), window unit in z-scores."""
+    """A sample ready for a network: z-scores (c, [k,] j, i), int64 target (1, [k,] j, i) or (), one window unit of every channel in
+    z-scores (c, 1, ...).
+    """
 
     image: Tensor
     target: Tensor
-    unit: float
+    units: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,13 @@ class Preparation:
         image = sample.image
         for purify in self.purifiers:
             image = purify(image)
-        z, unit = self.normalisation(image)
+        z, units = self.normalisation(image)
         tensor, target = torch.from_numpy(z), torch.as_tensor(sample.target.copy())
         if self.setting.resized:
             tensor = resized(tensor, self.setting.size)
             if target.ndim:
                 target = functional.interpolate(target[None, None].float(), self.setting.size, mode="nearest-exact")[0, 0].long()
-        return Prepared(tensor, target[None] if target.ndim else target, unit)
+        return Prepared(tensor, target[None] if target.ndim else target, torch.tensor(units)[(..., *(None,) * (image.ndim - 1))])
 
 
 def resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -100,14 +109,13 @@ def draw(samples: Sequence[Prepared], setting: Setting, seed: int, step: int, au
     if augment is not None:
         augment.set_random_state(int(rng.integers(2**31)))
         patches = [_augmented(patch, augment) for patch in patches]
-    units = torch.tensor([patch.unit for patch in patches]).reshape(-1, *(1,) * patches[0].image.ndim)
-    return Batch(torch.stack([p.image for p in patches]), torch.stack([p.target for p in patches]), units)
+    return Batch(*map(torch.stack, zip(*patches, strict=True)))
 
 
 def augmented(batch: Batch, augment: Compose) -> Batch:
     """Another draw of the augmentation for every image of a batch."""
-    single = [_augmented(Prepared(image, target, 0.0), augment) for image, target in zip(batch.images, batch.targets, strict=True)]
-    return Batch(torch.stack([p.image for p in single]), torch.stack([p.target for p in single]), batch.units)
+    single = [_augmented(Prepared(*each), augment) for each in zip(*batch, strict=True)]
+    return Batch(*map(torch.stack, zip(*single, strict=True)))
 
 
 def _augmented(patch: Prepared, augment: Compose) -> Prepared:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import UsageError
 from MedProtectLib.methods.base import CLASSIFICATION, IMAGE, REGIONS, Case, Component, Method, Purpose
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, ignore
@@ -81,18 +81,33 @@ class RandomMask(Control):
 CONTROLS: Mapping[str, type[Control]] = {control.name: control for control in (Noise, RandomMask)}
 
 
-class ControlProtector(Protector):
-    """The path from image to file with a control in the place of a fitted method."""
+def check_control(name: str, task: str) -> None:
+    """Raises UsageError for a control that does not do a task."""
+    if task == CLASSIFICATION and name == RandomMask.name:
+        raise UsageError("the control 'random_mask' is for segmentation: in classification the whole image may change.")
 
-    def __init__(self, name: str, task: str, seed: int, bound: float, target_psnr: float | None, modality: str | None = None) -> None:
+
+class ControlProtector(Protector):
+    """The path from image to file with a control in the place of a fitted method, where a method of ``reach`` (scope, half-width) acts."""
+
+    def __init__(
+        self,
+        name: str,
+        task: str,
+        seed: int,
+        bound: float,
+        target_psnr: float | None,
+        modality: str | None = None,
+        reach: tuple[str, int] = (REGIONS, HALF_WIDTH),
+    ) -> None:
         super().__init__(bound=bound, target_psnr=target_psnr, modality=modality, seed=seed)
-        self.control, self.task = CONTROLS[name], task
-        if task == CLASSIFICATION and name == RandomMask.name:
-            raise MedProtectError("the control 'random_mask' is for segmentation: in classification the whole image may change.")
+        self.control, self.task, self.reach = CONTROLS[name], task, reach
+        check_control(name, task)
 
     def fitted_for(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> tuple[Profile, Method, tuple[str, ...]]:
-        scope = IMAGE if IMAGE in self.control.scopes else REGIONS
-        half_width = 0 if self.task == CLASSIFICATION else HALF_WIDTH
+        scope, half_width = self.reach
+        scope = IMAGE if IMAGE in self.control.scopes else scope
+        half_width = 0 if self.task == CLASSIFICATION else half_width
         method = self.control(Purpose(volume.geometry.dimension, self.task, scope, half_width), self.seed or 0)
         bound = 0.0 if self.bound is None else self.bound
         return Profile(self.control.name, method.settings(), {}, bound, self.seed or 0), method, ()

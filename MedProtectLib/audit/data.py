@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,22 +13,17 @@ import numpy as np
 
 from MedProtectLib.audit.settings import Setting, default_setting, setting_of
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.fitting.dataset import CaseFiles, find_cases
+from MedProtectLib.fitting.dataset import SPLITS, TEST, TRAIN, VALIDATION, CaseFiles, by_hash, find_cases, has_splits
 from MedProtectLib.io import sha256_path
 from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.label_classes import Classes, common_classes, in_counting_order
 from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.regions import find_regions
-from MedProtectLib.untrusted import read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import HOUNSFIELD, PERCENTILES, IntensityWindow, choose_windows
 
-TRAIN, VALIDATION, TEST = "train", "val", "test"
-SPLITS = (TRAIN, VALIDATION, TEST)
-SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
 FEWEST = 2
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +96,11 @@ class AuditData:
         """How many classes a victim tells apart; in segmentation the background is one."""
         return len(self.classes) + (self.task == SEGMENTATION)
 
+    @property
+    def files(self) -> list[CaseFiles]:
+        """The files of all cases."""
+        return [case.files for split in SPLITS for case in self.cases[split]]
+
     def samples(self, split: str, images: Mapping[str, np.ndarray] | None = None) -> list[Sample]:
         """The cases of a split as samples; ``images`` (c, [k,] j, i) in window units, by case name, replace the originals."""
         images = images or {}
@@ -137,23 +136,24 @@ def load_dataset(
         setting: entry of settings.toml; by task and dimension when None.
         name: of the data set in rows; the file's or folder's when None.
         modality: 'CT', 'MR', 'US' or 'XR'; guessed from the data when None.
-        segments: by name or label value (all when empty).
-        limit: no more cases than this in each split.
+        segments: by name or label value (all when empty); a case may lack them.
+        limit: no more cases than this in each split, class by class where the whole image has one, in an order that looks random.
         report: told the progress.
 
     Raises:
         UsageError: unknown setting. MedProtectError: no such data set, unusable cases, or a split with fewer than two.
     """
     dataset = Path(dataset)
-    found = {split: cases[:limit] for split, cases in _split(dataset).items()}
+    found = {split: _first(cases, limit) for split, cases in _split(dataset).items()}
+    chosen = _Chosen(tuple(map(str, segments)))
     stage = Stage("read", sum(map(len, found.values())), report)
     read: dict[str, list[tuple[CaseFiles, Volume, LabelMap]]] = {split: [] for split in SPLITS}
     for split, files in found.items():
         for case in files:
             volume, labels = case.read()
-            labels, _ = on_grid_of(volume.geometry, labels.select(segments))
-            read[split].append((case, volume, labels))
+            read[split].append((case, volume, on_grid_of(volume.geometry, chosen.of(labels))[0]))
             stage.at(sum(map(len, read.values())), case.name)
+    chosen.check()
     everything = [entry for entries in read.values() for entry in entries]
     task = CLASSIFICATION if everything[0][2].of_whole_image else SEGMENTATION
     dimension, channels = everything[0][1].geometry.dimension, len(everything[0][1].intensity_channels)
@@ -165,20 +165,16 @@ def load_dataset(
         split: [AuditCase(files, volume, labels, _target(labels, classes, task), next(entries)) for files, volume, labels in read[split]]
         for split in SPLITS
     }
-    chosen = default_setting(task, dimension) if setting is None else setting_of(setting)
-    if len(chosen.size) != dimension:
-        raise MedProtectError(f"{dataset}: the setting '{chosen.name}' is for {len(chosen.size)}D images, these are {dimension}D.")
-    ct = all(window.unit == HOUNSFIELD for window in windows[0])
+    taken = default_setting(task, dimension) if setting is None else setting_of(setting)
+    if len(taken.size) != dimension:
+        raise MedProtectError(f"{dataset}: the setting '{taken.name}' is for {len(taken.size)}D images, these are {dimension}D.")
+    ct = all(window.unit == HOUNSFIELD for own in windows for window in own)
     called = name or dataset.name.split(".")[0]
-    return AuditData(called, task, dimension, channels, classes.keys, ct, chosen, cases, tuple(segments), modality, dataset)
+    return AuditData(called, task, dimension, channels, classes.keys, ct, taken, cases, tuple(segments), modality, dataset)
 
 
 def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
-    by_file = dataset.suffix.lower() == ".npz" or (dataset.suffix.lower() == ".csv" and dataset.is_file() and _names_splits(dataset))
-    cases = {split: find_cases(dataset, split) for split in SPLITS} if by_file else _by_hash(find_cases(dataset))
-    if not by_file:
-        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
-        LOG.warning("%s: no manifest with a column 'split': %s, by a hash of the cases' names.", dataset, shares)
+    cases = {split: find_cases(dataset, split) for split in SPLITS} if has_splits(dataset) else by_hash(dataset)
     few = [split for split in SPLITS if len(cases[split]) < FEWEST]
     if few:
         raise MedProtectError(
@@ -195,17 +191,44 @@ def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
     return cases
 
 
-def _names_splits(manifest: Path) -> bool:
-    columns, _ = read_table(manifest, "not a CSV table in UTF-8.")
-    return "split" in columns
+def _first(cases: Sequence[CaseFiles], limit: int | None) -> list[CaseFiles]:
+    """The cases that come first in an order that looks random and is the same everywhere, as many of every class as there are."""
+    shuffled = sorted(cases, key=lambda case: hashlib.sha256(f"limit {case.name}".encode()).hexdigest())
+    places = {case.name: n for own in _by_class(shuffled) for n, case in enumerate(own)}
+    chosen = sorted(shuffled, key=lambda case: places[case.name])[:limit]
+    return sorted(chosen, key=lambda case: case.name)
 
 
-def _by_hash(cases: Sequence[CaseFiles]) -> dict[str, list[CaseFiles]]:
-    """Lists in the proportions of ``SHARES``, in an order that looks random and is the same everywhere."""
-    shuffled = sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
-    first, second = (round(len(cases) * share) for share in (SHARES[TRAIN], SHARES[TRAIN] + SHARES[VALIDATION]))
-    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
-    return {split: sorted(part, key=lambda case: case.name) for split, part in zip(SPLITS, parts, strict=True)}
+def _by_class(cases: Sequence[CaseFiles]) -> list[list[CaseFiles]]:
+    return [[case for case in cases if case.image_class == each] for each in dict.fromkeys(case.image_class for case in cases)]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The segments that were asked for; ``problems``: what to say of each of them, '' once it was found in a label map."""
+
+    segments: tuple[str, ...]
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def of(self, labels: LabelMap) -> LabelMap:
+        """Those of them that a label map has, which may be none."""
+        if not self.segments or labels.of_whole_image:
+            return labels.select(self.segments)
+        there = []
+        for segment in self.segments:
+            try:
+                labels.select(segment)
+            except MedProtectError as error:
+                self.problems.setdefault(segment, str(error))
+            else:
+                self.problems[segment] = ""
+                there.append(segment)
+        return labels.select(there) if there else replace(labels, segments=())
+
+    def check(self) -> None:
+        """Raises MedProtectError for a segment that was in no label map."""
+        for problem in filter(None, self.problems.values()):
+            raise MedProtectError(problem)
 
 
 def _alike(entries: Sequence[tuple[CaseFiles, Volume, LabelMap]], dimension: int, channels: int) -> None:
@@ -236,13 +259,29 @@ def _target(labels: LabelMap, classes: Classes, task: str) -> np.ndarray:
 def _windows(
     read: Mapping[str, Sequence[tuple[CaseFiles, Volume, LabelMap]]], modality: str | None, task: str
 ) -> list[tuple[IntensityWindow, ...]]:
-    """The windows of every case, in the order of the splits: its own; for CT that of the foreground of all training cases, part by part."""
+    """The windows of every case, in the order of the splits: its own; for CT that of the foreground of all training cases, part by part.
+
+    Raises:
+        MedProtectError: some of the images that are to be segmented are taken for CT and others are not.
+    """
     everywhere = [(volume, find_regions(np.ones(volume.geometry.shape, bool), 0)) for split in SPLITS for _, volume, _ in read[split]]
     windows = [choose_windows(volume, regions, modality) for volume, regions in everywhere]
+    if task != CLASSIFICATION:
+        _same_units([files for split in SPLITS for files, _, _ in read[split]], windows)
     if task == CLASSIFICATION or any(window.unit != HOUNSFIELD for own in windows for window in own):
         return windows
     shared = tuple(_of_foreground([(v.parts()[n], labels) for _, v, labels in read[TRAIN]]) for n in range(len(windows[0])))
     return [shared] * len(windows)
+
+
+def _same_units(files: Sequence[CaseFiles], windows: Sequence[tuple[IntensityWindow, ...]]) -> None:
+    in_hounsfield = [[window.unit == HOUNSFIELD for window in own] for own in windows]
+    other = next((n for n, units in enumerate(in_hounsfield) if units != in_hounsfield[0]), None)
+    if other is not None:
+        ct, not_ct = (files[n].image for n in ((0, other) if any(in_hounsfield[0]) else (other, 0)))
+        raise MedProtectError(
+            f"{not_ct}: not taken for CT, as {ct.name} is. One victim cannot train on both: give --modality CT or another."
+        )
 
 
 def _of_foreground(parts: Sequence[tuple[Volume, LabelMap]]) -> IntensityWindow:
@@ -269,3 +308,6 @@ def _slices(case: AuditCase) -> list[AuditCase]:
         labels = replace(case.labels, layers=tuple(layer[k : k + 1] for layer in case.labels.layers), geometry=geometry)
         out.append(AuditCase(replace(case.files, name=f"{case.name}_{k}"), volume, labels, target, case.windows))
     return out
+
+
+__all__ = ["SPLITS", "TEST", "TRAIN", "VALIDATION", "AuditCase", "AuditData", "Sample", "as_pictures", "load_dataset"]

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,34 @@ from MedProtectLib.audit.nnunet import NNUNET, check_nnunet, train_nnunet
 from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import regime_of
 from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Release, Releases, check_method
-from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, void_reason
+from MedProtectLib.audit.rows import CLEAN_PART, Row, RowFile, Run, compared, run_of
 from MedProtectLib.audit.scoring import Scores, constant_score, mean_over
 from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
 from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.dataset import image_hashes
+from MedProtectLib.io import sha256_file
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protector import Protector
 from MedProtectLib.version import __version__
 
 DIGITS = 4
+
+
+def _check_public(data: AuditData, public: AuditData | None) -> None:
+    """Raises UsageError where an image of the public data is one of the audited data, by its content."""
+    if public is None:
+        return
+    (ours, hashes), (theirs, others) = ((files, image_hashes(files, cache(sha256_file))) for files in (data.files, public.files))
+    known = dict(zip(hashes, ours, strict=True))
+    for files, content in zip(theirs, others, strict=True):
+        if content in known:
+            raise UsageError(
+                f"{files.image}: the public case '{files.name}' is the case '{known[content].name}' of the audited data, which an attacker "
+                "does not have. Give another data set with --public."
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,7 @@ class Experiment:
         for regime in self.regimes:
             for require in regime_of(regime).requires:
                 require(Knowledge(self.data, (), self.public, self.data.setting.victim, 0))
+        _check_public(self.data, self.public)
         cases = len(self.data.cases[TRAIN])
         for share in self.shares:
             protected = round(share * cases)
@@ -126,6 +143,7 @@ def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignor
     test = experiment.data.samples(TEST)
     for run in open_runs:
         release = experiment.releases.of(CLEAN if run.method == CLEAN_PART else run.method, meter.aside)
+        _check_release(run, release, rows)
         row = _row(run, experiment, release, test, rows, meter)
         rows.append(row)
         meter.finished(run.steps)
@@ -162,6 +180,13 @@ def _check_same(experiment: Experiment, rows: RowFile, report: Report) -> None:
                 _check_equal(rows, rows[run], {"release_sha256": (rows[run].get("release_sha256"), given)})
 
 
+def _check_release(run: Run, release: Release, rows: RowFile) -> None:
+    """Rows of a method at one bound are of one fit, or of those that the file mixes already."""
+    same = [row for row in rows.rows.values() if run_of(row).release_key == run.release_key and "release_sha256" in row]
+    if same and release.sha256 not in {row["release_sha256"] for row in same}:
+        _check_equal(rows, same[-1], {"release_sha256": (same[-1]["release_sha256"], release.sha256)})
+
+
 def _check_equal(rows: RowFile, row: Row, values: Mapping[str, tuple[object, object]]) -> None:
     different = [name for name, (then, now) in values.items() if then != now]
     if different:
@@ -180,7 +205,6 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
     steps = [step for step, _ in trained.curve]
     best_step = steps[int(np.argmax([value for _, value in trained.curve]))]
     best = last if best_step == steps[-1] else score(trained.best, test, data, distances=False)
-    twins = {need.key: rows[need] for need in run.needs}
     row: Row = {
         "key": run.key,
         "method": run.method,
@@ -194,12 +218,12 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "steps": run.steps,
         **_visibility(release, protected),
         **_scores(last, best, best_step, data),
-        **_twins(run, twins),
         "curve": [[step, _rounded(value)] for step, value in trained.curve],
         "chance": _rounded(constant_score(data.samples(VALIDATION), data)),
         "training_loss": _rounded(trained.loss),
         "seconds": round(time.monotonic() - began, 1),
         "training_cases": len(samples),
+        "seen_cases": experiment.releases.seen_by(run.method),
         "test_cases": [sample.case.name for sample in test],
         **_circumstances(experiment),
         **_public(run, experiment),
@@ -208,10 +232,7 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
         "torch": torch.__version__,
         "device": str(process_device()),
     }
-    own = [row] if run.method in (CLEAN, "noise") else []
-    row["void_reason"] = void_reason([*own, *(twin for twin in twins.values() if twin["method"] != CLEAN_PART)])
-    row["void"] = bool(row["void_reason"])
-    return row
+    return row | compared(row, rows.rows)
 
 
 def training_samples(data: AuditData, release: Release, run: Run) -> tuple[list[Sample], list[str]]:
@@ -240,7 +261,8 @@ def _visibility(release: Release, protected: Sequence[str]) -> dict[str, Any]:
         "psnr_roi_min_db": _rounded(min(regions)) if regions else None,
         "max_abs_change": _rounded(max((case.max_abs_change for case in cases), default=0.0), 6),
         "protected_cases": len(cases),
-        "refused_cases": len(release.cases) - len(release.protected),
+        "refused_cases": len(release.refusals),
+        "refused_reason": next(iter(release.refusals), ""),
     }
 
 
@@ -268,17 +290,6 @@ def _scores(last: Scores, best: Scores, best_step: int, data: AuditData) -> dict
         "best_step": best_step,
         "dsc_cases": [[_rounded(value) for value in case] for case in last.dsc],
     }
-
-
-def _twins(run: Run, twins: dict[str, Row]) -> dict[str, Any]:
-    """The scores of the runs that this one is compared with."""
-    named = {"clean_twin": run.clean_twin, "noise_twin": run.noise_twin, "clean_part": run.clean_part}
-    said: dict[str, Any] = {}
-    for name, twin in named.items():
-        row = twins.get(twin.key) if twin is not None else None
-        for measure in ("dsc", "balanced_accuracy"):
-            said[f"{measure}_{name}"] = None if row is None else row.get(measure)
-    return said
 
 
 def _mean(values: Sequence[float]) -> float | None:

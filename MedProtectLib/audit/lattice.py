@@ -6,24 +6,16 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from MedProtectLib.audit.attackers import regions_of
+from MedProtectLib.audit.attackers import LOOKED_AT, detail_of, regions_of, subtract_found
 from MedProtectLib.audit.data import Sample
 from MedProtectLib.audit.regimes import Attack, Knowledge
 from MedProtectLib.methods.base import Case, Purpose
 from MedProtectLib.methods.weave import Weave
-from MedProtectLib.profile import LARGEST_BOUND
-
-LOOKED_AT = 20
-SIGMA = 1.0
 
 
 def subtract_weave(knowledge: Knowledge) -> Attack:
-    """Weave's default knots taken away: origins by correlation over the release, the amplitudes of fine and coarse knots by least squares.
-
-    An image's own equations are added to the mean ones of the release, which decide where a region is too small to tell.
-    """
+    """Weave's default knots taken away: origins by correlation over the release, then fine and coarse knots as loud as they are found."""
     data = knowledge.data
     purpose = Purpose(data.dimension, data.task, image_channels=data.channels, classes=data.classes)
     samples = [sample for sample in knowledge.released if sample.case.labelled][:LOOKED_AT]
@@ -34,23 +26,7 @@ def subtract_weave(knowledge: Knowledge) -> Attack:
         coarse_knots = _knots(coarse, sample)
         return np.stack([_knots(both, sample) - coarse_knots, coarse_knots])
 
-    common = np.mean([_equations(sample.image, kinds(sample)) for sample in samples], axis=0)
-
-    def attack(sample: Sample) -> np.ndarray:
-        if not sample.case.labelled:
-            return sample.image
-        here = kinds(sample)
-        equations = _equations(sample.image, here) + common
-        amplitudes = np.linalg.lstsq(equations[:, :-1], equations[:, -1])[0].clip(0.0, LARGEST_BOUND)
-        return (sample.image - np.tensordot(amplitudes, here, 1)).astype(np.float32)
-
-    return attack
-
-
-def _equations(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """What the amplitudes of several kinds of knots (kind, c, [k,] j, i) solve: a matrix with its right side, (kind, kind + 1)."""
-    details = np.stack([*map(_detail, kinds), _detail(image)])
-    return kinds.reshape(len(kinds), -1) @ details.reshape(len(details), -1).T
+    return subtract_found(knowledge, kinds)
 
 
 def _found(purpose: Purpose, samples: Sequence[Sample]) -> Weave:
@@ -58,7 +34,7 @@ def _found(purpose: Purpose, samples: Sequence[Sample]) -> Weave:
     parameters = Weave.checked_parameters({"fine": 1.0})
     shape = (purpose.outputs, purpose.image_channels)
     origins = np.array(list(product(range(0, int(parameters["period"]), 2), repeat=2)), np.float32)
-    details = [_detail(sample.image) for sample in samples]
+    details = [detail_of(sample.image) for sample in samples]
     scores = np.zeros((len(origins), *shape))
     for n, origin in enumerate(origins):
         weave = Weave(purpose, parameters, np.broadcast_to(origin, (*shape, 2)).copy())
@@ -79,9 +55,3 @@ def _knots(weave: Weave, sample: Sample) -> np.ndarray:
     parts = weave.perturb_channels([Case(channel[regions.box], classes, regions, regions.box) for channel in solid], 1.0)
     drawn = [regions.on_grid(np.sum([component.values for component in part.values()], axis=0), shape) for part in parts]
     return np.stack(drawn).reshape(sample.image.shape)
-
-
-def _detail(image: np.ndarray) -> np.ndarray:
-    """What a blur of every slice takes away."""
-    smooth: np.ndarray = gaussian_filter(image, [0.0] * (image.ndim - 2) + [SIGMA] * 2)
-    return image - smooth

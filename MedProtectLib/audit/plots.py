@@ -27,7 +27,8 @@ LEGEND_ENTRY, LEGEND_LINE = 1.4, 0.22  # inches
 
 
 def frontier(groups: Sequence[Group]) -> bytes:
-    """PNG: clean-test score against whole-image PSNR, a panel per data set, victim and regime, a curve per method over its bounds.
+    """PNG: clean-test score against whole-image PSNR, a panel per data set, victim, regime and PSNR target, a curve per method over its
+    bounds.
 
     Without the panels that would hold clean data alone.
     """
@@ -88,7 +89,7 @@ def overview(groups: Sequence[Group]) -> bytes:
                     values = 100 * np.array(line.score.values)
                     axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=1.4)
                     axis.plot(values.mean(), place, marker, color=colour, markersize=size, markeredgewidth=1.6, label=name, linestyle="")
-        names = [f"{g.regime}, {g.steps} steps, {g.epsilon * 255:.3g}/255" for g in members]
+        names = [f"{g.regime}, {g.steps} steps, {g.epsilon * 255:.3g}/255{_target(g)}" for g in members]
         axis.set_yticks(range(len(members)), names, fontsize=8)
         axis.set_ylim(len(members) - 0.5, -0.5)
         axis.set_xlim(0, 100)
@@ -110,7 +111,11 @@ def _looks(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
 
 def _title(group: Group, bound: bool = False) -> str:
     told = f"{group.dataset}, {group.victim}\ntraining: {group.regime}, {group.steps} steps"
-    return told + (f", {group.epsilon * 255:.3g}/255" if bound else "")
+    return told + (f", {group.epsilon * 255:.3g}/255" if bound else "") + _target(group)
+
+
+def _target(group: Group) -> str:
+    return "" if group.target_psnr_db is None else f", {group.target_psnr_db:g} dB"
 
 
 def _panels(groups: Sequence[Group]) -> dict[str, list[Group]]:

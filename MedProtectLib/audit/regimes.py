@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from torch import Tensor, nn
@@ -37,9 +38,10 @@ class Knowledge:
     report: Report = field(default=ignore, repr=False)
 
     def leaked(self, count: int) -> list[tuple[Sample, Sample]]:
-        """(original, released) of the first ``count`` released cases."""
+        """(original, released) of the first ``count`` labelled cases that hold a change, or of as many as there are."""
         originals = {sample.case.name: sample for sample in self.data.samples("train")}
-        return [(originals[sample.case.name], sample) for sample in self.released[:count]]
+        pairs = ((originals[sample.case.name], sample) for sample in self.released if sample.case.labelled)
+        return list(islice((pair for pair in pairs if not np.array_equal(pair[0].image, pair[1].image)), count))
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise
-from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData
+from MedProtectLib.audit.controls import CONTROLS, ControlProtector, Noise, check_control
+from MedProtectLib.audit.data import TEST, TRAIN, VALIDATION, AuditCase, AuditData
 from MedProtectLib.audit.released import ReleasedFolder, check_change, read_image
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.dataset import image_hashes
 from MedProtectLib.fitting.fit import fit
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions
-from MedProtectLib.io import sha256_path
+from MedProtectLib.io import sha256_file, sha256_path
 from MedProtectLib.job import write_and_reread
 from MedProtectLib.levels import find_padding
 from MedProtectLib.methods import METHODS, method_class
+from MedProtectLib.methods.base import REGIONS
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
@@ -32,11 +34,12 @@ from MedProtectLib.window import choose_windows
 CLEAN = "none"
 EQUAL_PSNR = "noise@"
 PROFILE, RELEASED = "profile:", "released:"
+DEFAULT_REACH = (REGIONS, HALF_WIDTH)
 
 
 @dataclass(frozen=True)
 class ReleasedCase:
-    """One file of a release and how far it is from its original; ``refused``: why it was left as it was, '' otherwise."""
+    """One file of a release and how far it is from its original; ``refused``: why a case that has labels holds no change, '' otherwise."""
 
     file: str
     sha256: str
@@ -57,7 +60,12 @@ class Release:
     @property
     def protected(self) -> dict[str, ReleasedCase]:
         """Those of the cases that hold a change."""
-        return {name: case for name, case in self.cases.items() if not case.refused}
+        return {name: case for name, case in self.cases.items() if case.max_abs_change > 0}
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why cases that should hold a change hold none, one reason a case."""
+        return [case.refused for case in self.cases.values() if case.refused]
 
     @property
     def sha256(self) -> str:
@@ -85,7 +93,7 @@ class Releases:
     """Makes releases and keeps them: ``work`` holds the fitted profiles and the protected files.
 
     ``profiles`` and ``folders``: what the methods 'profile:NAME' and 'released:NAME' of :meth:`of` stand for, by NAME.
-    ``measured``: the folders that were measured already.
+    ``measured``: the folders that were measured already; ``seen``: what :meth:`seen_by` found.
     """
 
     data: AuditData
@@ -99,13 +107,22 @@ class Releases:
     profiles: Mapping[str, Path] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     measured: dict[str, Release] = field(default_factory=dict, init=False, repr=False, compare=False)
+    seen: dict[str, int | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, method: str, report: Report = ignore) -> Release:
         """The release that a method makes of the training cases; made once, then read from the work folder.
 
         Raises:
-            UsageError: unknown method, or one that does not do this task. MedProtectError: cases that cannot be used.
+            UsageError: unknown method, or one that does not do this task. MedProtectError: cases that cannot be used, or not one that
+                holds a change.
         """
+        release = self._of(method, report)
+        if method != CLEAN and not release.protected:
+            first = next(iter(release.refusals), "")
+            raise MedProtectError(f"{method}: none of the {len(self.data.cases[TRAIN])} training cases holds a change. {first}".rstrip())
+        return release
+
+    def _of(self, method: str, report: Report) -> Release:
         check_method(method, self.data, self.profiles, self.folders)
         if method == CLEAN:
             return Release(method, self.work, {})
@@ -130,17 +147,25 @@ class Releases:
             control = ControlProtector(method, self.data.task, self.fit_seed, self.bound, self.target_psnr, self.modality)
             return _Protectors([*settings, self.fit_seed], control)
         if method.startswith(EQUAL_PSNR):
-            measured = self.of(method.removeprefix(EQUAL_PSNR), report)
+            measured, reach = self.of(method.removeprefix(EQUAL_PSNR), report), self._reach(method.removeprefix(EQUAL_PSNR))
             targets = {name: case.psnr_db for name, case in measured.protected.items() if case.psnr_db is not None}
             by_case = {
-                name: ControlProtector(Noise.name, self.data.task, self.fit_seed, self.bound, target, self.modality)
+                name: ControlProtector(Noise.name, self.data.task, self.fit_seed, self.bound, target, self.modality, reach)
                 for name, target in targets.items()
             }
-            return _Protectors([*settings, measured.sha256, self.fit_seed], None, by_case)
+            other_reach = [] if reach == DEFAULT_REACH else [reach]
+            return _Protectors([*settings, measured.sha256, self.fit_seed, *other_reach], None, by_case)
         given = self.profiles.get(method.removeprefix(PROFILE)) if method.startswith(PROFILE) else None
         profile = self.fitted(method, report) if given is None else Profile.load(given)
         protector = Protector(profile=profile, bound=self.bound, target_psnr=self.target_psnr, modality=self.modality)
         return _Protectors([*settings, profile.sha256()], protector)
+
+    def _reach(self, method: str) -> tuple[str, int]:
+        """Where a method acts, its scope and half-width: at least where the others do."""
+        if not method.startswith(PROFILE):
+            return DEFAULT_REACH
+        settings = Profile.load(self.profiles[method.removeprefix(PROFILE)]).settings
+        return settings.get("scope", REGIONS), max(HALF_WIDTH, settings.get("half_width", HALF_WIDTH))
 
     def fitted(self, method: str, report: Report = ignore) -> Profile:
         """The method's profile, fitted on the training cases (as the owner of the data would) and kept in the work folder."""
@@ -161,6 +186,23 @@ class Releases:
             fit([case.files for case in self.data.cases[TRAIN] if case.labelled], path, options, resume=True, report=report)
         return Profile.load(path)
 
+    def seen_by(self, method: str) -> int | None:
+        """How many validation and test cases a method was fitted on: by the content of their images where its profile names that, else
+        by their names; None where it is not known.
+        """
+        if method.startswith(RELEASED):
+            return None
+        if not method.startswith(PROFILE):
+            return 0
+        if method not in self.seen:
+            profile = Profile.load(self.profiles[method.removeprefix(PROFILE)])
+            held_out = [case.files for split in (VALIDATION, TEST) for case in self.data.cases[split]]
+            by_content = "images_sha256" in profile.training
+            names = image_hashes(held_out, cache(sha256_file)) if by_content else [files.name for files in held_out]
+            fitted = set(profile.training.get("images_sha256" if by_content else "cases", ()))
+            self.seen[method] = sum(name in fitted for name in names) if method_class(profile.method).learns else 0
+        return self.seen[method]
+
     def _from_folder(self, method: str, report: Report) -> Release:
         """Files that were protected before, as :class:`ReleasedFolder` finds them."""
         folder, hashed = self.folders[method.removeprefix(RELEASED)], cache(sha256_path)
@@ -169,7 +211,9 @@ class Releases:
         for number, case in enumerate(self.data.cases[TRAIN]):
             path, statistics = found.path_of(case), _measured(case, found.volume_of(case), self.modality)
             check_change(path, case, statistics, self.bound)
-            cases[case.name] = _described(path.relative_to(folder).as_posix(), hashed(path), statistics)
+            described = _described(path.relative_to(folder).as_posix(), hashed(path), statistics)
+            unchanged = case.labelled and described.max_abs_change == 0
+            cases[case.name] = replace(described, refused=f"{path}: holds no change." if unchanged else "")
             stage.at(number + 1, case.name)
         return Release(method, folder, cases)
 
@@ -188,7 +232,9 @@ class _Protectors:
 
 def check_method(method: str, data: AuditData, profiles: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
     """Raises UsageError for a method that there is not or that does not do the data's task."""
-    if method in (CLEAN, *CONTROLS):
+    if method in CONTROLS:
+        return check_control(method, data.task)
+    if method == CLEAN:
         return
     if method.startswith(EQUAL_PSNR):
         return check_method(method.removeprefix(EQUAL_PSNR), data, profiles, folders)
@@ -201,6 +247,14 @@ def check_method(method: str, data: AuditData, profiles: Mapping[str, Path], fol
         raise UsageError(f"unknown method '{method}'. Known: {CLEAN}, {', '.join((*CONTROLS, *METHODS))}, {EQUAL_PSNR}METHOD.")
     chosen = method_class(method)
     chosen.check_support(data.dimension, data.task, chosen.scopes[0])
+
+
+def told_of_seen(method: str, seen: int) -> str:
+    """What to say of a method that was fitted on cases of the audit."""
+    return (
+        f"{method}: fitted on {seen} of the cases that validate and test here, which makes its scores worthless. Fit it on the training "
+        "cases alone, with 'medprotect fit --split train'."
+    )
 
 
 def supported_methods(data: AuditData) -> list[str]:

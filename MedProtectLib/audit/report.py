@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.audit import plots, tables
+from MedProtectLib.audit.releases import PROFILE, RELEASED
 from MedProtectLib.audit.rows import Row, RowFile
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.report.pages import page_of
 
 RULES = (
-    "Test cases are clean, on their native grid, and nothing was fitted on them.",
     "A row is void where its clean or its noise twin had not reached 95 % of the plateau after 60 % of the steps, or learned nothing.",
     "DSC is 0 where the prediction is empty and the truth is not; HD95 is then the diagonal of the image.",
     "PSNR is measured on the files as stored, over the range of the intensity window.",
     "Best epoch: the best of ten looks at clean validation cases, which an attacker may or may not have.",
-    "Against noise: the score minus that of random noise of equal bound, with its 95 % interval over test cases and seeds; "
-    "of one seed over test cases alone.",
+    "Against noise: the score minus that of random noise of equal bound in the same cases, with its 95 % interval over test cases and "
+    "seeds; of one seed over test cases alone.",
 )
 
 FAILED = 0.5
@@ -48,7 +48,7 @@ def write_report(rows_file: Path, output: Path) -> Written:
     cautions = tables.cautions(rows, groups)
     pictures = {"overview.png": plots.overview(groups), "frontier.png": plots.frontier(groups), "bars.png": plots.bars(groups)}
     contents = pictures | {
-        "audit.md": _markdown(groups, cautions, rows_file).encode(),
+        "audit.md": _markdown(groups, cautions, rows, rows_file).encode(),
         "audit.html": _html(groups, cautions, pictures, rows).encode(),
     }
     output.mkdir(parents=True, exist_ok=True)
@@ -59,8 +59,8 @@ def write_report(rows_file: Path, output: Path) -> Written:
     return Written(_text(groups), [_as_json(group, line) for group in groups for line in group.lines], cautions)
 
 
-def _markdown(groups: Sequence[tables.Group], cautions: Sequence[str], rows_file: Path) -> str:
-    parts = [f"Made from `{rows_file.name}` by `medprotect audit`.", *(f"- {line}" for line in (*RULES, *cautions)), ""]
+def _markdown(groups: Sequence[tables.Group], cautions: Sequence[str], rows: Sequence[Row], rows_file: Path) -> str:
+    parts = [f"Made from `{rows_file.name}` by `medprotect audit`.", *(f"- {line}" for line in (*_rules(rows), *cautions)), ""]
     return "\n".join(parts) + "\n" + tables.markdown(groups)
 
 
@@ -70,12 +70,19 @@ def _html(groups: Sequence[tables.Group], cautions: Sequence[str], pictures: dic
         count=len(rows),
         verdicts=[verdict for group in groups if (verdict := _verdict(group))],
         cautions=cautions,
-        rules=RULES,
+        rules=_rules(rows),
         overview=_source(pictures["overview.png"]),
         frontier=_source(pictures["frontier.png"]),
         bars=_source(pictures["bars.png"]),
         tables=[(group.title, tables.headings(group), [tables.cells(line, group) for line in group.lines]) for group in groups],
     )
+
+
+def _rules(rows: Sequence[Row]) -> tuple[str, ...]:
+    """How the rows were made. What a release or a profile was fitted on, rows may not know."""
+    seen = (row.get("seen_cases", None if row["method"].startswith((PROFILE, RELEASED)) else 0) for row in rows)
+    clean = "Test cases are clean, on their native grid, and nothing was fitted on them."
+    return (clean if all(number == 0 for number in seen) else "Test cases are clean and on their native grid.", *RULES)
 
 
 def _verdict(group: tables.Group) -> str:

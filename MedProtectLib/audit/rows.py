@@ -1,17 +1,17 @@
 """One finished training run is one JSON line. Tables and plots are made from such lines only.
 
 The rules of a row: its clean twin and its noise twin (same data, victim, regime, seed and steps, trained on the originals and on
-random noise of equal epsilon) must have reached 95 % of their plateau within the first 60 % of the steps, as their scores on the
-clean validation cases tell, and be at least 0.1 better than a victim that has learned nothing. Otherwise the row is void, with the
-reason in it, and no mean counts it.
+random noise of equal epsilon in the same cases) must have reached 95 % of their plateau within the first 60 % of the steps, as their
+scores on the clean validation cases tell, and be at least 0.1 better than a victim that has learned nothing. Otherwise the row is
+void, with the reason in it, and no mean counts it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,19 @@ class Run:
         )
 
     @property
+    def release_key(self) -> tuple[object, ...]:
+        """Names the release that it trains on, the whole of it or a part."""
+        return self.dataset, self.method, self.epsilon, self.target_psnr_db
+
+    @property
     def clean_twin(self) -> Run:
         """The same on the originals; nothing depends on epsilon there."""
         return replace(self, method=CLEAN, share=1.0, epsilon=0.0, target_psnr_db=None)
 
     @property
     def noise_twin(self) -> Run:
-        """The same on random noise of equal epsilon."""
-        return replace(self, method=Noise.name, share=1.0)
+        """The same on random noise of equal epsilon in the same cases."""
+        return replace(self, method=Noise.name)
 
     @property
     def clean_part(self) -> Run | None:
@@ -73,8 +78,26 @@ class Run:
         """The runs that its row is compared with, in the order in which they are trained."""
         if self.method in (CLEAN, CLEAN_PART):
             return ()
-        twins = (self.clean_twin,) if self.method == Noise.name else (self.clean_twin, self.noise_twin)
-        return twins if self.clean_part is None else (*twins, self.clean_part)
+        before = (self.clean_twin,) if self.clean_part is None else (self.clean_twin, self.clean_part)
+        return before if self.method == Noise.name else (*before, self.noise_twin)
+
+
+def run_of(row: Row) -> Run:
+    """The run that a row tells of."""
+    return Run(**{each.name: row[each.name] for each in fields(Run)})
+
+
+def compared(row: Row, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """What of a row follows from others, given by their keys: the scores of those that it is compared with, and whether it counts."""
+    run = run_of(row)
+    twins = {need: rows[need.key] for need in run.needs if need.key in rows}
+    said: dict[str, Any] = {}
+    for name, twin in (("clean_twin", run.clean_twin), ("noise_twin", run.noise_twin), ("clean_part", run.clean_part)):
+        there = {} if twin is None else twins.get(twin, {})
+        said |= {f"{measure}_{name}": there.get(measure) for measure in ("dsc", "balanced_accuracy")}
+    own = [row] if run.method in (CLEAN, Noise.name) else []
+    reason = void_reason([*own, *(twin for twin in twins.values() if twin["method"] != CLEAN_PART)])
+    return {**said, "void_reason": reason, "void": bool(reason)}
 
 
 def reached_plateau(curve: Sequence[Sequence[float]], chance: float = 0.0) -> bool:

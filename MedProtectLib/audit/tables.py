@@ -10,11 +10,12 @@ from itertools import groupby
 import numpy as np
 from scipy import stats
 
-from MedProtectLib.audit.controls import CONTROLS
-from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR
-from MedProtectLib.audit.rows import CLEAN_PART, Row, Run
+from MedProtectLib.audit.controls import CONTROLS, Noise
+from MedProtectLib.audit.releases import CLEAN, EQUAL_PSNR, told_of_seen
+from MedProtectLib.audit.rows import CLEAN_PART, Row, run_of
 
 FEWEST_SEEDS, FEWEST_TEST_CASES = 3, 30
+EQUAL_WITHIN_DB = 0.5
 TWO_SIDED_95 = 0.975
 COLUMNS = (
     "method",
@@ -29,6 +30,7 @@ COLUMNS = (
     "noise twin",
     "clean part alone",
     "against noise (95 %)",
+    "protected cases",
     "seeds",
     "void",
 )
@@ -176,7 +178,7 @@ def _difference(rows: Sequence[Row], by_key: dict[str, Row]) -> tuple[float, flo
 
     A difference of balanced accuracies is a mean over classes of means over their cases, and so is its variance a sum over classes.
     """
-    pairs = [(row, twin) for row in rows if (twin := by_key.get(_noise_key(row))) is not None and twin is not row]
+    pairs = [(row, twin) for row in rows if (twin := by_key.get(run_of(row).noise_twin.key)) is not None and twin is not row]
     if len({tuple(row["test_cases"]) for pair in pairs for row in pair}) != 1:
         return None
     if pairs[0][0]["dsc"] is None and not pairs[0][0]["test_classes"]:
@@ -209,11 +211,6 @@ def _half_width(terms: Sequence[tuple[float, int]]) -> float:
     return float(stats.t.ppf(TWO_SIDED_95, degrees)) * math.sqrt(variance)
 
 
-def _noise_key(row: Row) -> str:
-    named = {name: row[name] for name in ("dataset", "victim", "regime", "method", "seed", "steps", "epsilon", "target_psnr_db", "share")}
-    return Run(**named).noise_twin.key
-
-
 def _by_case(row: Row) -> np.ndarray:
     if row["dsc"] is None and "hits" in row:
         return np.array([float(hit) for hit in row["hits"]])
@@ -239,9 +236,16 @@ def cells(line: Line, group: Group) -> list[str]:
         _number(line.mean(f"{twin}_noise_twin"), "{:.1%}"),
         _number(line.mean(f"{twin}_clean_part"), "{:.1%}"),
         "-" if line.difference is None else _against_noise(*line.difference),
+        _cases(line.rows[0]),
         str(len({row["seed"] for row in line.counted})),
         f"{len(voids)}: {voids[0]['void_reason']}" if voids else "",
     ]
+
+
+def _cases(row: Row) -> str:
+    """How many hold a change, and how many were refused one."""
+    refused = row.get("refused_cases") or 0
+    return f"{row.get('protected_cases') or '-'}" + (f", {refused} refused" if refused else "")
 
 
 def headings(group: Group) -> list[str]:
@@ -276,10 +280,29 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
         said.append(f"only {tests} test cases: repeat the audit with more before relying on it.")
     if widths:
         said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
+    said += [line for group in groups for line in _louder(group)]
+    said += [told_of_seen(method, seen) for method, seen in {row["method"]: row.get("seen_cases") for row in rows}.items() if seen]
+    for method, row in {row["method"]: row for row in rows if row.get("refused_cases")}.items():
+        said.append(
+            f"{method}: {row['refused_cases']} training cases hold no change and were trained on as originals. "
+            f"{row.get('refused_reason', '')}".rstrip()
+        )
     void = sum(row["void"] for row in rows)
     if void:
         said.append(f"{void} of {len(rows)} rows are void: their twins were still learning. Give more --steps.")
     return said
+
+
+def _louder(group: Group) -> Iterator[str]:
+    """Methods of a table that are no match for their noise."""
+    psnr = {line.method: line.psnr for line in group.lines if line.share == 1.0 and line.psnr is not None}
+    for method, own in psnr.items():
+        equal = method.startswith(EQUAL_PSNR)
+        other = method.removeprefix(EQUAL_PSNR) if equal else Noise.name
+        louder = psnr.get(other, own) - own
+        if (equal and abs(louder) > EQUAL_WITHIN_DB) or (not is_control(method) and louder > EQUAL_WITHIN_DB):
+            advice = "" if equal else f" Compare it with {EQUAL_PSNR}{method}."
+            yield f"{group.title}: {method} has {own:.1f} dB and {other} {own + louder:.1f}, so that they differ in strength too.{advice}"
 
 
 def points(difference: float) -> str:

@@ -20,7 +20,8 @@ EXAMPLE = """example:
   medprotect audit dataset/ --profile site.medprotect --output audit/ --quick
 
 dataset/ is what 'medprotect fit' takes. A manifest's column split (train, val, test) decides which cases are which; without
-one 60 % train, 10 % choose the best epoch and 30 % test, by a hash of their names. Test cases stay clean and are never fitted on.
+one 60 % train, 10 % choose the best epoch and 30 % test, by a hash of their names. Test cases stay clean; a profile should not have
+seen them: fit it with 'medprotect fit DATASET --split train', which takes the same lists.
 methods: none, noise, random_mask, those of 'medprotect methods' (each is fitted on the training cases), noise@METHOD (random
 noise of a method's own PSNR), all. regimes: none, augmented, heavy; jpeg75 jpeg50 jpeg10 gaussian1 gaussian2 median3 bilateral
 bits4 half_size denoiser cutout mixup adversarial2 adversarial4 ueraser warm_start; blur_regions inpaint_regions inpaint_contour
@@ -69,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--public", default=None, metavar="DATASET", help="another, public data set: for warm_start and denoiser")
     add_segments(parser)
     parser.add_argument("--modality", choices=MODALITIES, default=None, help="kind of image (default: guessed)")
-    parser.add_argument("--limit", type=int, default=None, metavar="N", help="no more cases than this in each list")
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="no more cases than this in each list, class by class")
     parser.add_argument("--quick", action="store_true", help="a first answer in minutes: few cases, few steps, one seed")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted audit stopped")
     add_common(parser)
@@ -85,7 +86,7 @@ def share(text: str) -> float:
 
 def run(arguments: Namespace) -> int:
     from MedProtectLib.audit.experiment import run_experiment
-    from MedProtectLib.audit.releases import RELEASED
+    from MedProtectLib.audit.releases import PROFILE, RELEASED, told_of_seen
     from MedProtectLib.audit.report import write_report
     from MedProtectLib.audit.rows import RowFile
 
@@ -97,8 +98,11 @@ def run(arguments: Namespace) -> int:
     report = progress_of(arguments)
     experiment = _experiment(arguments, output)
     experiment.check()
-    for name in experiment.releases.folders:
-        experiment.releases.of(f"{RELEASED}{name}", report)
+    releases = experiment.releases
+    given = [f"{PROFILE}{name}" for name in releases.profiles] + [f"{RELEASED}{name}" for name in releases.folders]
+    say([told_of_seen(method, seen) for method in given if (seen := releases.seen_by(method))], "warning")
+    for method in given:
+        releases.of(method, report)
     output.mkdir(parents=True, exist_ok=True)
     trained = 0
     for _ in run_experiment(experiment, rows, report):

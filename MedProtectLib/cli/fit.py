@@ -29,7 +29,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="a folder, a CSV manifest, a MedMNIST file, or one image together with --labels")
     parser.add_argument("--labels", default=None, metavar="LABELS", help="label map, when DATASET is one image")
     add_segments(parser)
-    parser.add_argument("--split", default=None, metavar="NAME", help="rows of a manifest to use, by their split column (default: all)")
+    parser.add_argument(
+        "--split",
+        default=None,
+        metavar="NAME",
+        help="cases to use, by a manifest's column split; without one, train, val or test as 'medprotect audit' draws them (default: all)",
+    )
     parser.add_argument("--output", required=True, metavar="PROFILE", help="the profile file to write")
     parser.add_argument("--method", default="umed", metavar="M", help="protection method (default: umed)")
     parser.add_argument(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +22,10 @@ from MedProtectLib.untrusted import is_file, read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 
 MANIFEST_COLUMNS = ("case", "image", "labels", "class", "split")
-MEDMNIST_SPLITS = ("train", "val", "test")
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+SHARES = {TRAIN: 0.6, VALIDATION: 0.1, TEST: 0.3}
+LOG = logging.getLogger(__name__)
 
 
 class TrainingCase(Protocol):
@@ -88,12 +94,16 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
     ``_0000``, ``_0001``, ... (nnU-Net; the channel files of a case are one image), DICOM series with a segmentation or structure set
     that names them, or one folder of images per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the
     columns case and image, and labels (a label map) or class (of the whole image), and may have split; its paths are relative to the
-    manifest. ``split`` keeps the rows of that split.
+    manifest. ``split`` keeps the rows of that split; of a dataset that has none, the list of that name that :func:`by_hash` draws.
 
     Raises:
-        MedProtectError: no such dataset, no labelled case, or an entry that cannot be used.
+        MedProtectError: no such dataset, no such split, no labelled case, or an entry that cannot be used.
     """
     dataset = Path(dataset)
+    if split is not None and not has_splits(dataset):
+        if split not in SPLITS:
+            raise MedProtectError(f"{dataset}: no part '{split}'. Without a manifest's column 'split' there are {', '.join(SPLITS)}.")
+        return by_hash(dataset)[split]
     if dataset.is_dir():
         part = part_with_labels(dataset)
         cases = _from_dicom(dataset) or _from_class_folders(dataset) if part is None else _from_folder(dataset, part)
@@ -111,6 +121,35 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
     if len({case.labels is None for case in cases}) > 1:
         raise MedProtectError(f"{dataset}: some cases have label maps and others a class only. Fit them apart, by the split column.")
     return sorted(cases, key=lambda case: case.name)
+
+
+def has_splits(dataset: Path) -> bool:
+    """Whether a dataset says itself which cases are which: a MedMNIST file, or a manifest with a column 'split'."""
+    if dataset.suffix.lower() == ".csv" and dataset.is_file():
+        columns, _ = read_table(dataset, "not a CSV table in UTF-8.")
+        return "split" in columns
+    return dataset.suffix.lower() == ".npz"
+
+
+def by_hash(dataset: Path) -> dict[str, list[CaseFiles]]:
+    """Lists in the proportions of ``SHARES``, in an order that looks random and is the same everywhere.
+
+    Raises:
+        MedProtectError: as for :func:`find_cases`.
+    """
+    cases = find_cases(dataset)
+    shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
+    LOG.warning("%s: no manifest with a column 'split': %s, by a hash of the cases' names.", dataset, shares)
+    shuffled = sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
+    first, second = (round(len(cases) * share) for share in (SHARES[TRAIN], SHARES[TRAIN] + SHARES[VALIDATION]))
+    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
+    return {split: sorted(part, key=lambda case: case.name) for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def image_hashes(cases: Iterable[CaseFiles], hashed: Callable[[Path], str]) -> list[str]:
+    """What names the content of every case's image; ``hashed`` gives the SHA-256 of a file."""
+    contents = [[[hashed(path) for path in case.image_files], case.split, case.member] for case in cases]
+    return [hashlib.sha256(json.dumps(content).encode()).hexdigest() for content in contents]
 
 
 def _from_folder(folder: Path, part: str) -> list[CaseFiles]:
@@ -170,10 +209,10 @@ def _visible(folder: Path) -> Iterable[Path]:
 
 
 def _from_medmnist(file: Path, split: str | None) -> list[CaseFiles]:
-    if split is not None and split not in MEDMNIST_SPLITS:
+    if split is not None and split not in SPLITS:
         raise MedProtectError(f"{file}: no part '{split}'. A MedMNIST file has train, val and test.")
     cases = []
-    for part in MEDMNIST_SPLITS if split is None else (split,):
+    for part in SPLITS if split is None else (split,):
         labels = _medmnist_array(file, f"{part}_labels")
         if labels.dtype.kind not in "iu":
             raise MedProtectError(f"{file}: '{part}_labels' holds no whole numbers. Get a fresh copy.")

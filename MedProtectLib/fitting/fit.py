@@ -7,14 +7,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from MedProtectLib.checks import check_bound, check_seed
 from MedProtectLib.errors import MedProtectError, UsageError, memory_told
-from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase
+from MedProtectLib.fitting.dataset import CaseFiles, TrainingCase, image_hashes
 from MedProtectLib.fitting.training import DEFAULT_STEPS, FitOptions, Training
 from MedProtectLib.io import sha256_file
 from MedProtectLib.label_classes import CaseSegments, common_classes, in_counting_order
@@ -45,12 +46,14 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
     check_options(options)
     if output.exists():
         raise MedProtectError(f"{output}: exists already. Choose another --output.")
-    identity, team = _identity(cases, options), Team()
+    hashed = cache(sha256_file)
+    identity, team = _identity(cases, options, hashed), Team()
     work = output.with_name(output.name + ".work")
     _check_work(work, identity, resume)
     team.wait()
     with _working_in(work, identity, team.is_first):
         profile = fit_in(work, cases, options, identity, report)
+        profile = replace(profile, training={**profile.training, "images_sha256": image_hashes(cases, hashed)})
         team.wait()
         if team.is_first:
             profile.save(output)
@@ -249,10 +252,9 @@ def check_options(options: FitOptions) -> None:
         check_window(options.window)
 
 
-def _identity(cases: Sequence[CaseFiles], options: FitOptions) -> str:
+def _identity(cases: Sequence[CaseFiles], options: FitOptions, hashed: Callable[[Path], str]) -> str:
     """Names the run: the content of its files and its options."""
-    hashes = {file: sha256_file(file) for case in cases for file in case.files}
-    content = [(case.name, case.image_class, case.member, *(hashes[file] for file in case.files)) for case in cases]
+    content = [(case.name, case.image_class, case.member, *map(hashed, case.files)) for case in cases]
     return hashlib.sha256(json.dumps([content, repr(options)]).encode()).hexdigest()
 
 

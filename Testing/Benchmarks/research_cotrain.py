@@ -73,7 +73,7 @@ class Leaves(Sequence[Prepared]):
     def __getitem__(self, number: int) -> Prepared:
         leaf = self.drawn.setdefault(number, self.changes[number].value.clone().requires_grad_(True))
         sample = self.prepared[number]
-        return sample._replace(image=sample.image + leaf * sample.unit)
+        return sample._replace(image=sample.image + leaf * sample.units)
 
 
 def agreement(slopes: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:

@@ -46,10 +46,10 @@ def moved(predictor: Predictor, data: AuditData, psnr_db: float, direction: int)
         change = torch.zeros_like(image)
         for _ in range(STEPS if direction else 0):
             change.requires_grad_(True)
-            (slope,) = torch.autograd.grad(loss_of(predictor.network(image + change * prepared.unit), target), change)
+            (slope,) = torch.autograd.grad(loss_of(predictor.network(image + change * prepared.units), target), change)
             change = projected(change.detach() + direction * STRIDE * energy**0.5 * slope / (slope.norm() + 1e-12), region, energy)
         with torch.no_grad():
-            losses.append(float(loss_of(predictor.network(image + change * prepared.unit), target)))
+            losses.append(float(loss_of(predictor.network(image + change * prepared.units), target)))
     return float(np.mean(losses))
 
 

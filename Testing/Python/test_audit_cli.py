@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from MedProtectLib.audit.data import load_dataset
+from MedProtectLib.audit.releases import Releases
+from MedProtectLib.profile import Profile, shipped_profile
 from samples import SAMPLES, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
 
-DATASET = str(SAMPLES / "lidc_nodules")
+DATASET, HIPPOCAMPUS = str(SAMPLES / "lidc_nodules"), SAMPLES / "hippocampus"
 SMALL = ("--limit", "3", "--steps", "1", "--seeds", "0", "--regimes", "none", "--fit-steps", "1")
 
 
@@ -33,6 +38,41 @@ def test_an_audit_of_a_method_a_profile_and_a_release(run: Run, tmp_path: Path) 
     code, out, _ = run(*arguments, "--resume")
     assert code == 0
     assert "profile:site" in out
+
+
+def renamed(folder: Path) -> Path:
+    """The bundled hippocampi under other names, all of them in the list to test or to validate but two."""
+    images = sorted((HIPPOCAMPUS / "imagesTr").glob("*.nii.gz"))[:6]
+    lists = ("train", "train", "val", "val", "test", "test")
+    rows = [f"x{n},{image},{HIPPOCAMPUS / 'labelsTr' / image.name},{lists[n]}" for n, image in enumerate(images)]
+    (folder / "cases.csv").write_text("\n".join(["case,image,labels,split", *rows]))
+    return folder / "cases.csv"
+
+
+@pytest.mark.parametrize(("method", "split", "seen"), [("umed", None, 4), ("umed", "train", 0), ("lsp", None, 0)])
+def test_a_profile_that_saw_the_test_cases_is_told_of(method: str, split: str | None, seen: int, run: Run, tmp_path: Path) -> None:
+    manifest, profile = renamed(tmp_path), tmp_path / "site.medprotect"
+    shutil.copytree(HIPPOCAMPUS, tmp_path / "in")
+    for path in sorted((tmp_path / "in" / "imagesTr").glob("*.nii.gz"))[6:]:
+        path.unlink()
+    chosen = (manifest, "--split", split) if split else (tmp_path / "in",)
+    assert run("fit", *chosen, "--method", method, "--steps", 1, "--output", profile)[0] == 0
+    audit = ("audit", manifest, "--output", tmp_path / "audit", "--profile", profile, *SMALL)
+    code, _, err = run(*audit)
+    said = f"profile:site: fitted on {seen} of the cases that validate and test here"
+    assert (code, f"medprotect: warning: {said}" in err) == (0, seen > 0), err
+    page = (tmp_path / "audit" / "audit.md").read_text()
+    assert (said in page, "nothing was fitted on them" in page) == (seen > 0, seen == 0)
+    rows = [json.loads(line) for line in (tmp_path / "audit" / "rows.jsonl").read_text().splitlines()]
+    assert [row["seen_cases"] for row in rows] == [0, 0, seen]
+
+
+def test_a_profile_without_hashes_is_known_by_the_names_of_its_cases(tmp_path: Path) -> None:
+    data, profile = load_dataset(HIPPOCAMPUS, limit=2), Profile.load(shipped_profile("umed", 3) or "")
+    held_out = [case.name for split in ("val", "test") for case in data.cases[split]]
+    replace(profile, training={"cases": [*held_out[1:], "another"]}).save(tmp_path / "old.medprotect")
+    releases = Releases(data, tmp_path / "work", profiles={"old": tmp_path / "old.medprotect"}, folders={"out": tmp_path})
+    assert [releases.seen_by(method) for method in ("profile:old", "umed", "released:out")] == [3, 0, None]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +110,20 @@ def test_bad_options_are_refused_before_anything_is_trained(
     assert (returned, said in err) == (code, True), err
     assert err.count("medprotect: error") == 1
     assert not (tmp_path / "audit" / "rows.jsonl").exists()
+
+
+def test_a_profile_that_protects_nothing_is_refused_before_anything_is_trained(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("MedProtectLib.audit.experiment.train_victim", never)
+    one = tmp_path / "one.medprotect"
+    assert run("fit", HIPPOCAMPUS, "--method", "lsp", "--segments", "1", "--output", one)[0] == 0
+    code, _, err = run("audit", HIPPOCAMPUS, "--output", tmp_path / "audit", "--profile", one, *SMALL)
+    assert (code, "profile:one: none of the 3 training cases holds a change." in err) == (1, True), err
+    assert "'2'" in err
 
 
 def test_a_missing_data_set_is_refused(run: Run, tmp_path: Path) -> None:

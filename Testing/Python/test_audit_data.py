@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from audit_samples import nodules
 from MedProtectLib.audit.data import load_dataset
+from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.releases import Releases
+from MedProtectLib.audit.rows import RowFile
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_labels
 from MedProtectLib.io.segmentation import write_segmentation
+from MedProtectLib.profile import Profile
 from MedProtectLib.volume import Segment
 from samples import SAMPLES, Run
 
@@ -54,6 +59,73 @@ def test_a_notice_tells_that_the_lists_are_drawn_by_a_hash(run: Run, tmp_path: P
     assert notices == [
         f"medprotect: notice: {manifest}: no manifest with a column 'split': 60% train, 10% val, 30% test, by a hash of the cases' names."
     ]
+
+
+def test_a_fit_takes_the_cases_that_the_audit_trains_on(run: Run, tmp_path: Path) -> None:
+    data = load_dataset(HIPPOCAMPUS)
+    for split in ("train", "test"):
+        profile = tmp_path / f"{split}.medprotect"
+        code, _, err = run("fit", HIPPOCAMPUS, "--method", "lsp", "--split", split, "--output", profile)
+        assert (code, err.count("by a hash of the cases' names")) == (0, 1), err
+        assert Profile.load(profile).training["cases"] == [case.name for case in data.cases[split]]
+    code, _, err = run("fit", HIPPOCAMPUS, "--split", "profile", "--output", tmp_path / "none.medprotect")
+    assert (code, "no part 'profile'" in err) == (1, True), err
+
+
+def test_a_limit_draws_from_every_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / ("benign" if number < 40 else "malignant") / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(rng.integers(0, 255, (28, 28)).astype(np.uint8)), path)
+    data = load_dataset(tmp_path, limit=4)
+    for split in ("train", "val", "test"):
+        names = [case.name for case in data.cases[split]]
+        assert [name.split("/")[0] for name in names] == ["benign"] * 2 + ["malignant"] * 2
+        assert names == sorted(names)
+    every, few = (load_dataset(HIPPOCAMPUS, limit=limit) for limit in (None, 5))
+    assert [case.name for case in few.cases["train"]] != [case.name for case in every.cases["train"]][:5]
+    assert {case.name for case in load_dataset(HIPPOCAMPUS, limit=3).cases["test"]} < {case.name for case in few.cases["test"]}
+
+
+@pytest.mark.parametrize("airless", [0, 5])
+def test_all_images_are_ct_or_none_is(airless: int, tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["case,image,labels,split"]
+    for number in range(6):
+        labels = np.zeros((16, 24, 24), np.uint8)
+        labels[4:12, 6:16, 6:16] = 1
+        image = rng.normal(-30, 40, labels.shape) + 90 * labels
+        if number != airless:
+            image[:, :3] = -900
+        for name, array in (("image", image.astype(np.int16)), ("labels", labels)):
+            sitk.WriteImage(sitk.GetImageFromArray(array), tmp_path / f"{number}_{name}.nii.gz")
+        rows.append(f"c{number},{number}_image.nii.gz,{number}_labels.nii.gz,{('train', 'val', 'test')[number // 2]}")
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    taken = 1 if airless == 0 else 0
+    with pytest.raises(MedProtectError, match=f"{airless}_image.nii.gz: not taken for CT, as {taken}_image.nii.gz is.* give --modality CT"):
+        load_dataset(tmp_path / "cases.csv")
+    as_ct, as_mr = (load_dataset(tmp_path / "cases.csv", modality=modality) for modality in ("CT", "MR"))
+    assert (as_ct.ct, as_mr.ct) == (True, False)
+    assert len({case.windows for cases in as_ct.cases.values() for case in cases}) == 1
+
+
+def test_a_case_without_the_segment_is_a_case_without_a_label(tmp_path: Path) -> None:
+    manifest = quoted_manifest(tmp_path / "cases.csv")
+    bare = read_labels(HIPPOCAMPUS / "labelsTr" / sorted(p.name for p in (HIPPOCAMPUS / "labelsTr").iterdir())[0])
+    for value, name in ((1, "one"), (2, "none")):
+        only = replace(bare, layers=((bare.layers[0] == 1).astype(np.uint8) * (value == 1),), segments=(Segment("1", 1),)[: value == 1])
+        write_segmentation(only, tmp_path / f"{name}.seg.nrrd")
+        rows = manifest.read_text().splitlines()
+        rows[1] = ",".join((*rows[1].split(",")[:2], f'"{tmp_path / name}.seg.nrrd"', '"test"'))
+        manifest.write_text("\n".join(rows))
+        data = load_dataset(manifest, segments=["2"])
+        assert [case.labelled for case in data.cases["test"]] == [False, True]
+        assert data.classes == (2,)
+    with pytest.raises(MedProtectError, match="no segment '3'"):
+        load_dataset(manifest, segments=["2", "3"])
+    plan = Experiment(Releases(data, tmp_path / "work"), ["none"], ["unet"], ["none"], [0], steps=1)
+    (row,) = run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))
+    assert len(row["dsc_cases"]) == 2
 
 
 def test_the_name_of_data_without_a_choice_stays_and_a_choice_is_part_of_it() -> None:

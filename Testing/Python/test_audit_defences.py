@@ -16,7 +16,7 @@ from MedProtectLib.audit import attackers, defences, lattice, restorer
 from MedProtectLib.audit.attackers import regions_mask
 from MedProtectLib.audit.augmentation import cutout, heavy, nnunet_like
 from MedProtectLib.audit.batches import Batch
-from MedProtectLib.audit.data import AuditData, Sample
+from MedProtectLib.audit.data import AuditData, Sample, load_dataset
 from MedProtectLib.audit.regimes import Knowledge
 from MedProtectLib.audit.registry import REGIMES, regime_of
 from MedProtectLib.audit.training import train_victim
@@ -27,6 +27,7 @@ from MedProtectLib.progress import Progress
 from MedProtectLib.protector import DEFAULT_BOUND, Protector
 from MedProtectLib.regions import grown
 from MedProtectLib.window import choose_windows
+from samples import SAMPLES
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
 
@@ -327,14 +328,23 @@ def test_snapping_undoes_values_beside_the_grid() -> None:
     assert np.isin(attack(with_board(grid, 0.02)), known).all()
 
 
-def test_subtracting_the_public_profile_takes_most_of_it_away() -> None:
-    data = few(nodules(), 2)
-    case = data.cases["train"][0]
-    protected = Protector("umed").protect(case.volume, case.labels)
-    sample = Sample(case, case.image_of(protected.volume))
-    original = case.image_of(case.volume)
-    restored = attackers.subtract_public(knowledge(data))(sample)
-    assert np.abs(restored - original).mean() < 0.5 * np.abs(sample.image - original).mean()
+@pytest.mark.parametrize(("bound", "target"), [(4 / 255, None), (4 / 255, 50.1), (8 / 255, 50.1)])
+def test_subtracting_the_public_profile_takes_most_of_it_away(bound: float, target: float | None) -> None:
+    data = few(nodules())
+    own = Protector("umed", bound=bound, target_psnr=target)
+    clean = data.samples("train")
+    released = [Sample(s.case, s.case.image_of(own.protect(s.case.volume, s.case.labels).volume)) for s in clean]
+    attack = attackers.subtract_public(knowledge(data, released))
+    left = sum(np.square(attack(sample) - original.image).sum() for sample, original in zip(released, clean, strict=True))
+    assert left < 0.5 * sum(np.square(sample.image - original.image).sum() for sample, original in zip(released, clean, strict=True))
+
+
+def test_subtracting_the_public_profile_leaves_clean_images_nearly_alone() -> None:
+    data = few(load_dataset(SAMPLES / "hippocampus"), 3)
+    attack, (profile, method) = attackers.subtract_public(knowledge(data)), Protector("umed").fitted(3)
+    for sample in data.samples("train"):
+        at_bound = DEFAULT_BOUND * attackers.pattern_of(sample, profile, method)
+        assert np.square(attack(sample) - sample.image).sum() < 0.01 * np.square(at_bound).sum()
 
 
 @pytest.mark.parametrize(("dimension", "most_left"), [(2, 0.5), (3, 0.2)])
@@ -366,8 +376,23 @@ def test_a_fixed_perturbation_is_learned_from_pairs(monkeypatch: pytest.MonkeyPa
     assert unchanged(clean[0]) is clean[0].image
 
 
+def test_what_leaks_holds_a_change(caplog: pytest.LogCaptureFixture) -> None:
+    data = few(nodule_slices(), 12)
+    bare = [replace(case, target=np.zeros_like(case.target)) if n < 6 else case for n, case in enumerate(data.cases["train"])]
+    data = replace(data, cases={**data.cases, "train": bare})
+    clean = data.samples("train")
+    released = [with_board(sample) if n % 2 else sample for n, sample in enumerate(clean)]
+    pairs = knowledge(data, released).leaked(5)
+    assert [sample.case.name for _, sample in pairs] == [clean[n].case.name for n in (7, 9, 11)]
+    assert all(original.image is not sample.image for original, sample in pairs)
+    attack = attackers.learn_from_pairs(knowledge(data, released))
+    assert np.any(attack(released[7]) != released[7].image)
+    assert "only 3 of 12 released images differ from their originals" in caplog.text
+    assert knowledge(data, clean).leaked(5) == []
+
+
 def test_tool_and_attacker_see_the_same_case() -> None:
-    """``subtract_public`` rebuilds what the tool gives its method; on the original it is the same to rounding."""
+    """``pattern_of`` rebuilds what the tool gives its method; on the original it is the same to rounding."""
     case = few(nodules(), 2).cases["train"][1]
     profile, method = Protector("umed").fitted(3)
     sample = Sample(case, case.image_of(case.volume))
@@ -377,5 +402,5 @@ def test_tool_and_attacker_see_the_same_case() -> None:
     image = tool.normalise(case.volume.in_units(case.volume.array[context]))
     parts = method.perturb(Case(image, case.labels.classes()[context], regions, context), DEFAULT_BOUND)
     added = regions.on_grid(np.sum([p.values for p in parts.values()], axis=0), case.volume.geometry.shape)
-    taken = sample.image - attackers.subtract_public(knowledge(few(nodules(), 2)))(sample)
-    assert taken[0] == pytest.approx(added * tool.width / case.windows[0].width, abs=1e-4)
+    drawn = DEFAULT_BOUND * attackers.pattern_of(sample, profile, method)
+    assert drawn[0] == pytest.approx(added * tool.width / case.windows[0].width, abs=1e-4)

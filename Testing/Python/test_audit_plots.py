@@ -61,6 +61,22 @@ def test_no_panel_of_the_frontier_is_empty(drawn: list[Figure]) -> None:
     assert min(axis.get_xlim()[0] for axis in shown) > 40
 
 
+def test_trainings_of_other_psnr_targets_are_not_joined(drawn: list[Figure]) -> None:
+    rows = [row for row in read_rows(AUDITS / "tier3_busi_native.jsonl") if row["regime"] == "none" and not row["void"]]
+    lower = [{**row, "key": f"{row['key']} lower", "target_psnr_db": 40.0} for row in rows if row["epsilon"] > 0]
+    for draw in (plots.frontier, plots.bars, plots.overview):
+        draw(groups_of(rows))
+        draw(groups_of([*rows, *lower]))
+    once, twice, bars, more_bars, lines, more_lines = drawn
+    titles = [axis.get_title() for axis in twice.axes if axis.get_visible()]
+    assert len(titles) == 2 * len([axis for axis in once.axes if axis.get_visible()])
+    assert sum("40 dB" in title for title in titles) == len(titles) / 2
+    shown = [axis.get_title() for axis in more_bars.axes if axis.get_visible()]
+    assert len(set(shown)) == len(shown) == 2 * len([axis for axis in bars.axes if axis.get_visible()])
+    names = [label.get_text() for axis in more_lines.axes for label in axis.get_yticklabels()]
+    assert len(set(names)) == len(names) == 2 * sum(len(axis.get_yticks()) for axis in lines.axes)
+
+
 @pytest.mark.parametrize("void", [True, False])
 def test_clean_rows_alone_make_pictures_too(void: bool) -> None:
     row = next(read_rows(AUDITS / "tier3_busi_native.jsonl"))

@@ -154,6 +154,18 @@ def made_in(folder: Path, data: AuditData, place: str) -> list[Path]:
     return paths
 
 
+def test_a_copy_of_an_original_is_not_counted_as_protected(data: AuditData, tmp_path: Path) -> None:
+    made, copied = made_in(tmp_path, data, "imagesTr/{}.nii.gz"), data.cases[TRAIN][0]
+    shutil.copyfile(copied.files.image, made[0])
+    release = of_folder(data, tmp_path / "out")
+    assert list(release.protected) == [case.name for case in data.cases[TRAIN][1:]]
+    assert release.refusals == [f"{made[0]}: holds no change."]
+    for case, path in zip(data.cases[TRAIN], made, strict=True):
+        shutil.copyfile(case.files.image, path)
+    with pytest.raises(MedProtectError, match=r"released:out: none of the 2 training cases holds a change\. .*holds no change"):
+        of_folder(data, tmp_path / "out")
+
+
 @pytest.mark.parametrize("place", ["a/b/{}_protected.nii.gz", "anywhere/{}.nii.gz", "imagesTr/{}_protected.nii.gz"])
 def test_a_name_that_one_file_has_is_enough(place: str, data: AuditData, tmp_path: Path) -> None:
     made_in(tmp_path, data, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from scipy import stats
 from audit_samples import nodule_slices, nodules, pictures
 from MedProtectLib import Protector, read_volume
 from MedProtectLib.audit import experiment as running
-from MedProtectLib.audit.data import TRAIN, load_dataset
+from MedProtectLib.audit.data import TRAIN, AuditCase, AuditData, load_dataset
 from MedProtectLib.audit.experiment import Experiment, run_experiment
-from MedProtectLib.audit.releases import Releases
+from MedProtectLib.audit.releases import Releases, check_method
 from MedProtectLib.audit.report import write_report
-from MedProtectLib.audit.rows import Row, RowFile, Run, reached_plateau, read_rows, void_reason
+from MedProtectLib.audit.rows import Row, RowFile, Run, compared, reached_plateau, read_rows, void_reason
 from MedProtectLib.audit.tables import cautions, groups_of, markdown
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.fitting.fit import FitOptions, fit
 from MedProtectLib.verify import verify_files
 from samples import SAMPLES
 
@@ -76,6 +78,26 @@ def test_noise_of_equal_psnr(tmp_path: Path) -> None:
         assert noise.cases[name].psnr_db == pytest.approx(case.psnr_db, abs=0.5)
 
 
+def test_noise_of_equal_psnr_goes_as_far_as_the_profile(tmp_path: Path) -> None:
+    data, whole = nodules(), tmp_path / "whole.medprotect"
+    fit([case.files for case in data.cases[TRAIN]], whole, FitOptions("lsp", bound=BOUND, scope="image"))
+    releases = Releases(data, tmp_path / "work", BOUND, profiles={"whole": whole})
+    own, equal, plain = (releases.of(name) for name in ("profile:whole", "noise@profile:whole", "noise"))
+    for name, case in own.cases.items():
+        assert equal.cases[name].psnr_db == pytest.approx(case.psnr_db, abs=0.5)
+        assert case.psnr_db < plain.cases[name].psnr_db - 1
+
+
+def test_a_method_that_is_louder_than_its_noise_is_told_of() -> None:
+    rows = [made_row("noise", 0, [0.8], psnr_db=45.5), made_row("profile:whole", 0, [0.5], psnr_db=39.5)]
+    rows += [made_row("noise@profile:whole", 0, [0.6], psnr_db=41.5), made_row("lsp", 0, [0.6], psnr_db=45.2)]
+    louder = [said for said in cautions(rows, groups_of(rows)) if "dB and" in said]
+    assert [said.split(": ", 1)[1] for said in louder] == [
+        "noise@profile:whole has 41.5 dB and profile:whole 39.5, so that they differ in strength too.",
+        "profile:whole has 39.5 dB and noise 45.5, so that they differ in strength too. Compare it with noise@profile:whole.",
+    ]
+
+
 @pytest.mark.parametrize("method", ["umed", "voxshield", "ar"])
 def test_every_method_makes_a_release(method: str, tmp_path: Path) -> None:
     data = nodules()
@@ -100,12 +122,40 @@ def test_a_folder_of_protected_files_is_a_release(releases: Releases, tmp_path: 
         replace(releases, folders={"public": folder}).of("released:public")
 
 
+def in_few_levels(data: AuditData, count: int) -> AuditData:
+    """The first training cases stored in so few levels that the bound is below one."""
+
+    def coarse(case: AuditCase) -> AuditCase:
+        return replace(case, volume=replace(case.volume, array=(case.volume.array // 200).astype(np.int16)))
+
+    cases = [coarse(case) if number < count else case for number, case in enumerate(data.cases[TRAIN])]
+    return replace(data, cases={**data.cases, TRAIN: cases})
+
+
+def test_cases_that_cannot_be_protected_are_told_of(tmp_path: Path) -> None:
+    releases = Releases(in_few_levels(nodules(), 3), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["noise"], ["unet"], ["none"], [0], steps=1)
+    rows = list(run_experiment(plan, RowFile(tmp_path / "rows.jsonl")))
+    assert [(row["protected_cases"], row["refused_cases"]) for row in rows] == [(0, 0), (1, 3)]
+    written = write_report(tmp_path / "rows.jsonl", tmp_path)
+    reason = f"noise: 3 training cases hold no change and were trained on as originals. {rows[1]['refused_reason']}"
+    assert "level" in rows[1]["refused_reason"]
+    assert reason in written.cautions
+    page = (tmp_path / "audit.md").read_text()
+    assert reason in page
+    assert "| 1, 3 refused | 0 |" in page
+    with pytest.raises(MedProtectError, match=r"^noise: none of the 4 training cases holds a change\. .*level"):
+        Releases(in_few_levels(nodules(), 4), tmp_path / "none", BOUND).of("noise")
+
+
 def test_unknown_methods_and_other_tasks_are_refused(releases: Releases) -> None:
     for method, said in (("nosuch", "unknown method"), ("noise@nosuch", "unknown method"), ("profile:x", "names nothing")):
         with pytest.raises(UsageError, match=said):
             releases.of(method)
     with pytest.raises(UsageError, match="3D only"):
         replace(releases, data=nodule_slices()).of("voxshield")
+    with pytest.raises(UsageError, match="'random_mask' is for segmentation"):
+        check_method("random_mask", pictures(), {}, {})
 
 
 def run(**changed: Any) -> Run:
@@ -114,9 +164,10 @@ def run(**changed: Any) -> Run:
 
 def test_twins_share_everything_but_the_data() -> None:
     twins = run(share=0.8, target_psnr_db=50.0).needs
-    assert [twin.method for twin in twins] == ["none", "noise", "clean_part"]
+    assert [twin.method for twin in twins] == ["none", "clean_part", "noise"]
     assert {(twin.seed, twin.steps, twin.regime, twin.victim) for twin in twins} == {(0, 100, "none", "unet")}
-    assert [twin.share for twin in twins] == [1.0, 1.0, 0.8]
+    assert [twin.share for twin in twins] == [1.0, 0.8, 0.8]
+    assert [twin.method for twin in run(method="noise", share=0.8).needs] == ["none", "clean_part"]
     assert run(method="none", epsilon=0.0).needs == ()
     assert [twin.method for twin in run(method="noise").needs] == ["none"]
     assert len({r.key for r in (*twins, run(), run(seed=1), run(epsilon=BOUND / 2), run(regime="augmented"), run(steps=99))}) == 8
@@ -167,6 +218,26 @@ def test_tables_tell_mean_spread_and_paired_difference() -> None:
     assert "| lsp | 100% | 50.50 (49.00) | 40.00 | 21.7% ± 2.4 | 35.0% ± 7.1 |" in text
     assert any("2 seeds" in said for said in cautions(rows, [group]))
     assert any("3 test cases" in said for said in cautions(rows, [group]))
+
+
+def test_a_part_of_the_cases_is_compared_with_noise_in_the_same_part() -> None:
+    flat, rising = [[10 * n, min(0.7, 0.2 * n)] for n in range(1, 11)], [[10 * n, 0.08 * n] for n in range(1, 11)]
+
+    def of(method: str, share: float, dsc: list[float], curve: list[list[float]]) -> Row:
+        epsilon = 0.0 if method == "none" else BOUND
+        key = run(method=method, share=share, epsilon=epsilon).key
+        return made_row(method, 0, dsc, share=share, key=key, curve=curve, chance=0.0)
+
+    rows = [of("none", 1.0, [0.9, 0.8], flat), of("noise", 1.0, [0.2, 0.3], flat), of("noise", 0.5, [0.8, 0.9], rising)]
+    rows.append(of("lsp", 0.5, [0.6, 0.8], flat))
+    own = compared(rows[3], {row["key"]: row for row in rows})
+    assert own["dsc_noise_twin"] == pytest.approx(0.85)
+    assert own["void_reason"].startswith("the noise twin had not reached")
+    of_noise, of_lsp = groups_of(rows)[0].lines[2:]
+    assert (of_noise.share, of_noise.difference) == (0.5, None)
+    assert of_lsp.difference is not None
+    assert of_lsp.difference[0] == pytest.approx(-0.15)
+    assert groups_of([row for row in rows if row["method"] != "noise" or row["share"] == 1.0])[0].lines[2].difference is None
 
 
 def test_the_interval_holds_where_three_seeds_differ_more_than_the_cases() -> None:
@@ -311,9 +382,9 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
     rows = RowFile(tmp_path / "rows.jsonl")
     first = next(run_experiment(plan, rows))
     assert first["method"] == "none"
-    assert len(list(run_experiment(plan, RowFile(rows.path)))) == 4
-    assert len(seen) == 5
-    assert [row["method"] for row in read_rows(rows.path)] == ["none", "noise", "lsp", "clean_part", "lsp"]
+    assert len(list(run_experiment(plan, RowFile(rows.path)))) == 5
+    assert len(seen) == 6
+    assert [row["method"] for row in read_rows(rows.path)] == ["none", "noise", "lsp", "clean_part", "noise", "lsp"]
     assert seen[3].endswith("on 2")
     assert list(run_experiment(plan, RowFile(rows.path))) == []
     for row in read_rows(rows.path):
@@ -325,7 +396,13 @@ def test_an_experiment_is_resumed_and_its_rows_are_complete(tmp_path: Path, trai
             assert row["protected_cases"] == (4 if row["share"] == 1.0 else 2)
     written = write_report(rows.path, tmp_path)
     assert {"audit.md", "audit.html", "overview.png", "bars.png", "frontier.png"} <= {path.name for path in tmp_path.iterdir()}
-    assert [line["method"] for line in written.summary] == ["none", "noise", "lsp", "lsp"]
+    assert [(line["method"], line["share"]) for line in written.summary] == [
+        ("none", 1.0),
+        ("noise", 1.0),
+        ("noise", 0.5),
+        ("lsp", 1.0),
+        ("lsp", 0.5),
+    ]
     assert "Content-Security-Policy" in (tmp_path / "audit.html").read_text()
     with pytest.raises(MedProtectError, match="another fit_steps"):
         next(run_experiment(replace(plan, releases=replace(releases, fit_steps=3), seeds=[1]), RowFile(rows.path)))
@@ -347,13 +424,29 @@ def test_a_profile_exchanged_under_its_name_is_not_taken_for_the_old_one(tmp_pat
         next(run_experiment(replace(plan, seeds=[0, 1]), RowFile(tmp_path / "rows.jsonl")))
 
 
+def test_a_second_fit_of_a_method_is_not_taken_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    releases = Releases(nodules(), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["weave"], ["unet"], ["none"], [0], steps=1)
+    rows = tmp_path / "rows.jsonl"
+    assert len(list(run_experiment(plan, RowFile(rows)))) == 3
+    kept = rows.read_bytes()
+    other = replace(releases, work=tmp_path / "other", fit_seed=1).fitted("weave")
+    monkeypatch.setattr(Releases, "fitted", lambda *_: other)
+    with pytest.raises(MedProtectError, match=r"weave.* was made with another release_sha256"):
+        list(run_experiment(replace(plan, seeds=[0, 1]), RowFile(rows)))
+    assert len(list(read_rows(rows))) == 5, "clean data and noise of seed 1"
+    mixed = {**json.loads(kept.splitlines()[2]), "key": "of another fit", "seed": 2, "release_sha256": releases.of("weave").sha256}
+    rows.write_bytes(kept + json.dumps(mixed).encode() + b"\n")
+    assert len(list(run_experiment(replace(plan, seeds=[0, 1]), RowFile(rows)))) == 3, "a file that mixes two fits goes on with either"
+
+
 def test_other_public_data_are_not_taken_for_the_old_ones(tmp_path: Path) -> None:
-    data = nodules()
-    releases = Releases(data, tmp_path / "work", BOUND)
-    plan = Experiment(releases, ["none"], ["unet"], ["warm_start"], [0], steps=1, public=data)
+    public = load_dataset(SAMPLES / "hippocampus", limit=3)
+    releases = Releases(nodules(), tmp_path / "work", BOUND)
+    plan = Experiment(releases, ["none"], ["unet"], ["warm_start"], [0], steps=1, public=public)
     (row,) = run_experiment(plan, RowFile(tmp_path / "rows.jsonl"))
-    assert row["public_sha256"] == data.sha256
-    other = replace(data, cases={**data.cases, TRAIN: data.cases[TRAIN][:2]})
+    assert row["public_sha256"] == public.sha256
+    other = replace(public, cases={**public.cases, TRAIN: public.cases[TRAIN][:2]})
     with pytest.raises(MedProtectError, match="another public_sha256"):
         next(run_experiment(replace(plan, public=other), RowFile(tmp_path / "rows.jsonl")))
 
@@ -373,6 +466,20 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     classes = replace(plan, releases=replace(plan.releases, data=pictures()), victims=["resnet18"])
     with pytest.raises(UsageError, match="subtract_public"):
         replace(classes, regimes=["subtract_public"]).check()
+
+
+def test_public_data_that_hold_an_audited_image_are_refused(tmp_path: Path) -> None:
+    data, public = nodules(), load_dataset(SAMPLES / "hippocampus", limit=3)
+    plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["none"], ["unet"], ["warm_start"], [0], steps=1, public=public)
+    plan.check()
+    with pytest.raises(UsageError, match=r"which an attacker does not have\. Give another data set with --public"):
+        replace(plan, public=data).check()
+    tested = data.cases["test"][0]
+    copy = shutil.copyfile(tested.files.image, tmp_path / "renamed.nii.gz")
+    same = replace(tested, files=replace(tested.files, name="renamed", image=copy))
+    mixed = replace(public, cases={**public.cases, TRAIN: [*public.cases[TRAIN], same]})
+    with pytest.raises(UsageError, match=f"renamed.nii.gz: the public case 'renamed' is the case '{tested.name}'"):
+        replace(plan, public=mixed).check()
 
 
 def test_the_same_run_gives_the_same_row(tmp_path: Path) -> None:

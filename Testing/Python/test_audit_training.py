@@ -99,7 +99,7 @@ def test_predictions_lie_on_the_native_grid() -> None:
 def test_patches_hold_image_and_target_of_the_same_place() -> None:
     data = nodules()
     samples = [Sample(case, np.where(case.target > 0, 1.0, 0.0).astype(np.float32)[None]) for case in data.cases["train"]]
-    preparation = Preparation(data.setting, Normalisation((0.0, 1.0)))
+    preparation = Preparation(data.setting, Normalisation(((0.0, 1.0),)))
     batch = draw([preparation(sample) for sample in samples], data.setting, 0, 0, None)
     assert batch.images.shape == (2, 1, 16, 32, 32)
     assert torch.equal(batch.images > 0.5, batch.targets > 0)
@@ -109,12 +109,43 @@ def test_ct_is_normalised_by_the_foreground_of_the_training_cases() -> None:
     data = nodules()
     train = data.samples("train")
     inside = np.concatenate([s.image[0][s.target > 0] for s in train]).clip(0, 1)
-    z, unit = Normalisation.of(data, train)(train[0].image)
+    z, (unit,) = Normalisation.of(data, train)(train[0].image)
     assert data.ct
     assert unit == pytest.approx(1 / inside.std(), rel=1e-5)
     assert z.min() >= (0 - inside.mean()) * unit - 1e-5
     own, _ = Normalisation()(train[0].image)
     assert (own.mean(), own.std()) == pytest.approx((0, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("ct", [False, True])
+def test_every_channel_is_normalised_by_its_own_mean_and_deviation(ct: bool, rng: np.random.Generator) -> None:
+    data = replace(nodules(), ct=ct, channels=2)
+    first = data.cases["train"][0]
+    shape = first.target.shape
+    image = np.stack([rng.uniform(0.4, 0.6, shape), rng.uniform(0.0, 0.2, shape)]).astype(np.float32)
+    sample = Sample(first, image)
+    seen = np.ones(shape, bool) if not ct else first.target > 0
+    z, units = Normalisation.of(data, [sample])(image)
+    for channel, own, unit in zip(z, image, units, strict=True):
+        assert (channel[seen].mean(), channel[seen].std()) == pytest.approx((0, 1), abs=1e-3)
+        assert unit == pytest.approx(1 / own[seen].std(), rel=1e-5)
+    prepared = Preparation(data.setting, Normalisation.of(data, [sample]))(sample)
+    batch = draw([prepared], data.setting, 0, 0, None)
+    assert batch.units.shape == (2, 2, 1, 1, 1)
+    assert batch.units[1].flatten().tolist() == pytest.approx(list(units), rel=1e-6)
+
+
+def test_one_channel_is_normalised_as_ever() -> None:
+    """Rows that are published were trained so, to the bit."""
+    for data in (nodules(), nodule_slices()):
+        train = data.samples("train")
+        for sample in train[:3]:
+            own, (unit,) = Normalisation()(sample.image)
+            as_ever = 1.0 / float(sample.image.std())
+            assert unit == as_ever
+            assert np.array_equal(own, ((sample.image - float(sample.image.mean())) * as_ever).astype(np.float32))
+        inside = np.concatenate([s.image[:, s.target > 0].clip(0.0, 1.0).ravel() for s in train])
+        assert Normalisation.of(replace(data, ct=True), train).foreground == ((float(inside.mean()), float(inside.std())),)
 
 
 def squares(*corners: tuple[int, int]) -> np.ndarray:
