@@ -16,6 +16,7 @@ from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protection import Protection
 from MedProtectLib.protector import Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
+from MedProtectLib.release.already import check_file
 from MedProtectLib.staging import PROTECTED, Destination, Staged, plan_destination, staged
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Volume
@@ -62,7 +63,7 @@ def protect_file(
     ``output`` folder as that of the release. All of it appears, or nothing.
 
     Raises:
-        MedProtectError: bad input, or an output that cannot be written.
+        MedProtectError: bad input, an image that was protected before, or an output that cannot be written.
     """
     image, labels = Path(image), None if labels is None else Path(labels)
     inputs = [image] if labels is None else [image, labels]
@@ -74,8 +75,7 @@ def protect_file(
 
     at("read")
     volume = read_volume(image, series)
-    if getattr(volume.source, "protected", False):
-        raise MedProtectError(f"{image}: MedProtect protected it already, as its header says. Give the original.")
+    check_file(image, volume)
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
