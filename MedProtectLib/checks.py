@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
@@ -14,12 +16,24 @@ from MedProtectLib.window import IntensityWindow
 
 LEVELS_ADVISED = 2
 LARGEST_SEED = 2**63
+BYTES_OF_FLOATS = (4, 8)
 
 
 def check_bound(bound: float | None) -> None:
-    """Raises UsageError unless the bound is None or in (0, 32/255]."""
-    if bound is not None and not 0 < bound <= LARGEST_BOUND * (1 + 1e-9):
-        raise UsageError(f"bound {bound:g}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+    """Raises UsageError unless the bound is None or a number in (0, 32/255]."""
+    if bound is not None and not (isinstance(bound, Real) and 0 < bound <= LARGEST_BOUND * (1 + 1e-9)):
+        raise UsageError(f"bound {_shown(bound)}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+
+
+def check_target(target_psnr: float | None) -> None:
+    """Raises UsageError unless the target is None or a positive number."""
+    if target_psnr is not None and not (isinstance(target_psnr, Real) and 0 < target_psnr < float("inf")):
+        raise UsageError(f"target PSNR {_shown(target_psnr)}: give a positive number of dB, such as 50.1.")
+
+
+def _shown(value: object) -> str:
+    """A number in few digits, anything else as Python writes it."""
+    return f"{float(value):g}" if isinstance(value, Real) else repr(value)
 
 
 def check_seed(seed: int) -> int:
@@ -31,6 +45,25 @@ def check_seed(seed: int) -> int:
     if not (isinstance(seed, int | np.integer) and 0 <= seed < LARGEST_SEED):
         raise UsageError(f"seed {seed!r}: give a whole number from 0 to 2^63 - 1.")
     return int(seed)
+
+
+def check_case(volume: Volume, labels: LabelMap) -> None:
+    """Raises UsageError for another type of image or labels, MedProtectError for stored values that no image file has."""
+    if not isinstance(volume, Volume):
+        raise UsageError(f"the image is a {type(volume).__name__}: give a Volume, as of read_volume, or Volume(array, Geometry(...)).")
+    if not isinstance(labels, LabelMap):
+        raise UsageError(f"the labels are a {type(labels).__name__}: give a LabelMap, as of read_labels or LabelMap.from_array.")
+    stored = volume.array.dtype
+    if stored.kind not in "iuf" or (stored.kind == "f" and stored.itemsize not in BYTES_OF_FLOATS):
+        raise MedProtectError(f"{volume.name}: stored as {stored}. Store it as whole numbers, float32 or float64.")
+
+
+def check_key(key: object) -> None:
+    """Raises UsageError for what is no key of the vault, the path of one for instance."""
+    from MedProtectLib.release.keys import Key
+
+    if not isinstance(key, Key):
+        raise UsageError(f"the key is a {type(key).__name__}: give what MedProtectLib.release.keys.load_key reads from its file.")
 
 
 def check_task(method: Method, labels: LabelMap) -> None:

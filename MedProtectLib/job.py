@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.checks import check_key
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_image, sha256_path, sha256_voxels, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protection import Protection
@@ -63,8 +64,15 @@ def protect_file(
     ``output`` folder as that of the release. All of it appears, or nothing.
 
     Raises:
-        MedProtectError: bad input, an image that was protected before, or an output that cannot be written.
+        MedProtectError: bad input, an image that was protected before, or an output that cannot be written. UsageError: no Protector, or no
+            key where one is given.
     """
+    if not isinstance(protector, Protector):
+        raise UsageError(
+            f"the protector is a {type(protector).__name__}: give a Protector, such as Protector() or Protector.from_profile(...)."
+        )
+    if key is not None:
+        check_key(key)
     image, labels = Path(image), None if labels is None else Path(labels)
     inputs = [image] if labels is None else [image, labels]
     name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
