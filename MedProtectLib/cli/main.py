@@ -6,7 +6,7 @@ import logging
 import re
 import signal
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     library, notices = logging.getLogger("MedProtectLib"), Notices(logging.WARNING)
     library.addHandler(notices)
+    parsed = Namespace()
     try:
         parsed = _parser().parse_args(arguments)
         code: int = parsed.run(parsed)
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(as_json, str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        refuse(as_json, "cancelled: what was not complete was removed.")
+        refuse(as_json, _stopped(parsed))
         return 1
     except BrokenPipeError:
         close_stdout()
@@ -87,8 +88,16 @@ def _parser() -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, kept=getattr(module, "kept", None))
     return parser
+
+
+def _stopped(parsed: Namespace) -> str:
+    """What an interrupt has left, and how to go on."""
+    kept = parsed.kept(parsed) if getattr(parsed, "kept", None) else None
+    if kept is None:
+        return "cancelled: what was not complete was removed."
+    return f"stopped: what is done is kept in {kept}. Go on with --resume, or remove it."
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:

@@ -93,6 +93,16 @@ def run(arguments: Namespace) -> int:
     return 0 if summary.complete else 1
 
 
+def kept(arguments: Namespace) -> str | None:
+    """Where an interrupted release lies, None where it left nothing."""
+    from MedProtectLib.release.roots import Roots
+
+    if arguments.output is None or arguments.status is not None or arguments.dry_run:
+        return None
+    roots = Roots.of(arguments.output, arguments.private)
+    return f"{roots.output} and {roots.private}" if roots.manifest.is_file() else None
+
+
 def _check(arguments: Namespace) -> None:
     for name in ("dataset", "output"):
         if getattr(arguments, name) is None:

@@ -46,7 +46,7 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
     if output.exists():
         raise MedProtectError(f"{output}: exists already. Choose another --output.")
     identity, team = _identity(cases, options), Team()
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output)
     _check_work(work, identity, resume)
     team.wait()
     with _working_in(work, identity, team.is_first):
@@ -55,6 +55,11 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
         if team.is_first:
             profile.save(output)
     return profile
+
+
+def work_folder(output: Path) -> Path:
+    """Where a fit works until the profile is written."""
+    return output.with_name(output.name + ".work")
 
 
 def _check_work(work: Path, identity: str, resume: bool) -> None:

@@ -83,7 +83,8 @@ def test_an_interrupted_fit_is_not_thrown_away(
     interrupted(command, monkeypatch)
     before = {path.name: path.read_bytes() for path in work.iterdir()}
     assert "checkpoint.safetensors" in before
-    capsys.readouterr()
+    err = capsys.readouterr().err
+    assert (len(err.splitlines()), f"what is done is kept in {work}" in err, "Go on with --resume" in err) == (1, True, True)
     for arguments, reason in ((command, "Use --resume to go on"), ([*command, "--resume", "--bound", "6/255"], "other data or settings")):
         assert main(arguments) == 1
         err = capsys.readouterr().err

@@ -136,6 +136,27 @@ def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_p
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("moment", ["process._settled", "run.list_cases"])
+def test_an_interrupted_release_says_what_it_keeps(
+    moment: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"MedProtectLib.release.{moment}", stop)
+        code, _, said = call(run, dataset, out, profile)
+    assert (code, len(said.splitlines())) == (1, 1)
+    if moment == "run.list_cases":
+        assert "cancelled: what was not complete was removed." in said
+        assert not out.exists()
+    else:
+        assert f"what is done is kept in {out} and {out}_private. Go on with --resume" in said
+        assert call(run, dataset, out, profile, "--resume")[0] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
     assert call(run, dataset, out, profile)[0] == 0
