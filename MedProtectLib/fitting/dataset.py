@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io import channel_files, read_labels, read_volume, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
 from MedProtectLib.io.names import is_dicom
@@ -90,10 +90,13 @@ def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]
     ``split`` keeps the rows of that split.
 
     Raises:
-        MedProtectError: no such dataset, no labelled case, or an entry that cannot be used.
+        MedProtectError: no such dataset, no labelled case, or an entry that cannot be used. UsageError: a ``split`` of a folder, or of
+            a manifest without that column.
     """
     dataset = Path(dataset)
     if dataset.is_dir():
+        if split is not None:
+            raise UsageError(f"{dataset}: a folder has no split '{split}'. Give a CSV manifest with a column split, or leave out --split.")
         cases = _from_folder(dataset) if (dataset / "imagesTr").is_dir() else _from_dicom(dataset) or _from_class_folders(dataset)
     elif dataset.suffix.lower() == ".csv" and dataset.is_file():
         cases = _from_manifest(dataset, split)
@@ -200,6 +203,8 @@ def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
         raise MedProtectError(
             f"{manifest}: column {', '.join(sorted(missing))} is missing. A manifest has the columns {','.join(MANIFEST_COLUMNS)}."
         )
+    if split is not None:
+        _check_split(manifest, split, columns, rows)
     cases = []
     for row in rows:
         labels, image_class = row.get("labels"), row.get("class")
@@ -218,3 +223,12 @@ def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
             raise MedProtectError(f"{manifest}: case '{case.name}' occurs more than once.")
         seen.add(case.name)
     return cases
+
+
+def _check_split(manifest: Path, split: str, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Raises UsageError where a manifest has no column split, MedProtectError where no row of it has this one."""
+    if "split" not in columns:
+        raise UsageError(f"{manifest}: there is no column split, so no '{split}' in it. Add the column, or leave out --split.")
+    there = sorted({row["split"] for row in rows if row["split"]})
+    if split not in there:
+        raise MedProtectError(f"{manifest}: no case has the split '{split}'. Its column split has {', '.join(there[:10]) or 'nothing'}.")
