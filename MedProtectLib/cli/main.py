@@ -9,10 +9,12 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn
 
-from MedProtectLib.cli.console import Notices, close_stdout, refuse
+from MedProtectLib.cli.console import JSON_LINES, Notices, close_stdout, refuse
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.version import __version__
 
@@ -34,8 +36,23 @@ class _Parser(ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._negative_number_matcher = re.compile(r"-\.?\d")
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._given = [] if self._subparsers else list(args or ())
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
+        """Wrong usage. An option that is unknown comes first: others may be missing only because of it."""
+        options = list(self._option_string_actions)
+        names = [text.partition("=")[0] for text in self._given if text.startswith("--") and text != "--"]
+        unknown = next((name for name in names if not any(option.startswith(name) for option in options)), None)
+        if unknown is not None:
+            near = get_close_matches(unknown, options, 1)
+            message = f"unknown option {unknown}" + (f", did you mean {near[0]}?" if near else "")
         raise UsageError(f"{message} (see '{self.prog} --help').")
 
 
@@ -47,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     library, notices = logging.getLogger("MedProtectLib"), Notices(logging.WARNING)
     library.addHandler(notices)
+    as_lines = JSON_LINES.set("--progress=json" in arguments or ("--progress", "json") in pairwise(arguments))
     parsed = Namespace()
     try:
         parsed = _parser().parse_args(arguments)
@@ -72,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         library.removeHandler(notices)
+        JSON_LINES.reset(as_lines)
 
 
 def _parser() -> ArgumentParser:

@@ -131,7 +131,7 @@ def _settings(arguments: Namespace) -> Settings:
     from MedProtectLib.release.settings import Settings
 
     if not arguments.no_vault and arguments.key is None and not arguments.dry_run:
-        raise MedProtectError(
+        raise UsageError(
             "say whether originals shall be restorable: --key FILE (make one with 'medprotect keys new'), or --no-vault to keep nothing."
         )
     path = _profile_path(arguments)
@@ -173,7 +173,7 @@ def _profile_path(arguments: Namespace) -> Path:
     if arguments.profile is not None:
         return Path(arguments.profile)
     if not arguments.allow_public_profile:
-        raise MedProtectError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
+        raise UsageError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
     path = shipped_profile(arguments.method or "umed", 3)
     if path is None:
         raise MedProtectError(f"no public profile comes with method '{arguments.method}'. Fit one with 'medprotect fit'.")
