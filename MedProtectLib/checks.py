@@ -21,14 +21,18 @@ BYTES_OF_FLOATS = (4, 8)
 
 def check_bound(bound: float | None) -> None:
     """Raises UsageError unless the bound is None or a number in (0, 32/255]."""
-    if bound is not None and not (isinstance(bound, Real) and 0 < bound <= LARGEST_BOUND * (1 + 1e-9)):
+    if bound is not None and not (_is_number(bound) and 0 < bound <= LARGEST_BOUND * (1 + 1e-9)):
         raise UsageError(f"bound {_shown(bound)}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
 
 
 def check_target(target_psnr: float | None) -> None:
     """Raises UsageError unless the target is None or a positive number."""
-    if target_psnr is not None and not (isinstance(target_psnr, Real) and 0 < target_psnr < float("inf")):
+    if target_psnr is not None and not (_is_number(target_psnr) and 0 < target_psnr < float("inf")):
         raise UsageError(f"target PSNR {_shown(target_psnr)}: give a positive number of dB, such as 50.1.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
 
 
 def _shown(value: object) -> str:
@@ -84,14 +88,21 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
     if spanned < 1:
         raise MedProtectError(
             f"{volume.name}: the bound of {bound * 255:.3g}/255 is {spanned:.2g} stored levels, so nothing could be written. "
-            f"Allow at least --bound {needed:.2g}/255, or keep the image with more levels."
+            f"{_advice(needed)}"
         )
     if spanned < LEVELS_ADVISED:
+        advice = _advice(LEVELS_ADVISED * needed)
         return (
-            f"the bound of {bound * 255:.3g}/255 is only {spanned:.2g} stored levels: the pattern is coarse and easier to undo. "
-            f"Allow {LEVELS_ADVISED * needed:.2g}/255, or protect a version of the image with more levels.",
+            f"the bound of {bound * 255:.3g}/255 is only {spanned:.2g} stored levels: the pattern is coarse and easier to undo. {advice}",
         )
     return ()
+
+
+def _advice(needed: float) -> str:
+    """What to do where a bound of ``needed``/255 would do, which may be more than any image may be changed by."""
+    if needed > LARGEST_BOUND * 255:
+        return "Protect a version of the image with more levels: the largest bound, 32/255, does not mend that."
+    return f"Allow at least --bound {needed:.2g}/255, or protect a version of the image with more levels."
 
 
 def check_regions(regions: Regions, volume: Volume) -> None:
@@ -100,8 +111,10 @@ def check_regions(regions: Regions, volume: Volume) -> None:
         raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
 
 
-def public_warning(profile: Profile) -> tuple[str, ...]:
-    """What to know about a profile that anybody can have."""
+def public_warning(profile: Profile, drawn: bool) -> tuple[str, ...]:
+    """What to know about a profile that anybody can have; ``drawn`` for the case alone, anybody can draw it again."""
     if not profile.public:
         return ()
+    if drawn:
+        return ("without a secret --seed anybody can draw this pattern and subtract it. For a release fit your own with 'medprotect fit'.",)
     return ("a public profile was used: anybody can have it and subtract what it adds. For a release fit your own with 'medprotect fit'.",)

@@ -147,6 +147,7 @@ class Protector:
         check_case(volume, labels)
         check_finite(volume.array, volume.name)
         profile, method, notices = self.fitted_for(volume, labels, report)
+        drawn = bool(notices)
         bound = self.bound if self.bound is not None else profile.bound
         labels, resampled = on_grid_of(volume.geometry, labels)
         notices += resampled
@@ -177,7 +178,7 @@ class Protector:
             windows=windows,
             levels=levels,
             notices=notices,
-            warnings=warnings + public_warning(profile),
+            warnings=warnings + public_warning(profile, drawn),
         )
 
     def protect(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Protection:

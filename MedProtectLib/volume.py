@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
+
+SHOWN_SEGMENTS = 10
 
 
 @dataclass(frozen=True)
@@ -257,10 +260,20 @@ class LabelMap:
         for key in map(str, keys):
             found = [s for s in self.segments if key == s.name] or [s for s in self.segments if key == str(s.value)]
             if not found:
-                known = ", ".join(s.name if s.name == str(s.value) else f"{s.name} ({s.value})" for s in self.segments) or "none"
-                raise MedProtectError(f"{self.name}: no segment '{key}'. Segments in the file: {known}.")
+                raise MedProtectError(f"{self.name}: no segment '{key}'. {self._instead(key)}.")
             chosen += [s for s in found if s not in chosen]
         return replace(self, segments=tuple(chosen))
+
+    def _instead(self, key: str) -> str:
+        """Which segment may have been meant, and which there are."""
+        by_lower = {segment.name.lower(): segment.name for segment in self.segments}
+        near = get_close_matches(key.lower(), by_lower, 1)
+        shown = [
+            segment.name if not segment.has_name else f"{segment.name} ({segment.value})" for segment in self.segments[:SHOWN_SEGMENTS]
+        ]
+        more = f" and {len(self.segments) - len(shown)} more" if len(self.segments) > len(shown) else ""
+        meant = f"Did you mean '{by_lower[near[0]]}'? " if near else ""
+        return f"{meant}Segments in the file: {', '.join(shown) or 'none'}{more}"
 
     def classes(self, order: Sequence[int | str] | None = None, values: Sequence[int] = ()) -> np.ndarray:
         """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ...

@@ -272,6 +272,8 @@ def test_below_two_levels_warns_and_below_one_refuses() -> None:
     assert any("stored levels" in warning for warning in coarse.warnings)
     with pytest.raises(MedProtectError, match="nothing could be written"):
         Protector(profile=untrained(3), window=(0, 60)).protect(volume, labels)
+    with pytest.raises(MedProtectError, match="the largest bound, 32/255, does not mend that"):
+        Protector(profile=untrained(3), window=(0, 7)).protect(volume, labels)
     fine = Protector(profile=untrained(3), window=(0, 400)).protect(volume, labels)
     assert not fine.warnings
 
@@ -408,6 +410,11 @@ def test_segments_are_chosen_by_one_name_or_value_or_by_several() -> None:
         assert [segment.value for segment in labels.select(wanted).segments] == values, wanted
     with pytest.raises(MedProtectError, match="no segment '0'"):
         labels.select(0)
+    with pytest.raises(MedProtectError, match=r"no segment 'Tumor'\. Did you mean 'tumour'\? Segments in the file: 1, 2, tumour \(12\)"):
+        labels.select("Tumor")
+    many = LabelMap.from_array(np.arange(41, dtype=np.uint8).reshape(1, 1, 41), Geometry((41, 1, 1)))
+    with pytest.raises(MedProtectError, match=r"no segment 'x'\. Segments in the file: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 30 more\."):
+        many.select("x")
 
 
 def test_components_of_all_channels_add_up_where_one_channel_is_flat() -> None:
