@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
@@ -14,12 +16,28 @@ from MedProtectLib.window import IntensityWindow
 
 LEVELS_ADVISED = 2
 LARGEST_SEED = 2**63
+BYTES_OF_FLOATS = (4, 8)
 
 
 def check_bound(bound: float | None) -> None:
-    """Raises UsageError unless the bound is None or in (0, 32/255]."""
-    if bound is not None and not 0 < bound <= LARGEST_BOUND * (1 + 1e-9):
-        raise UsageError(f"bound {bound:g}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+    """Raises UsageError unless the bound is None or a number in (0, 32/255]."""
+    if bound is not None and not (_is_number(bound) and 0 < bound <= LARGEST_BOUND * (1 + 1e-9)):
+        raise UsageError(f"bound {_shown(bound)}: give a fraction of the window above 0 and up to 32/255, such as 4/255.")
+
+
+def check_target(target_psnr: float | None) -> None:
+    """Raises UsageError unless the target is None or a positive number."""
+    if target_psnr is not None and not (_is_number(target_psnr) and 0 < target_psnr < float("inf")):
+        raise UsageError(f"target PSNR {_shown(target_psnr)}: give a positive number of dB, such as 50.1.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
+def _shown(value: object) -> str:
+    """A number in few digits, anything else as Python writes it."""
+    return f"{float(value):g}" if isinstance(value, Real) else repr(value)
 
 
 def check_seed(seed: int) -> int:
@@ -31,6 +49,25 @@ def check_seed(seed: int) -> int:
     if not (isinstance(seed, int | np.integer) and 0 <= seed < LARGEST_SEED):
         raise UsageError(f"seed {seed!r}: give a whole number from 0 to 2^63 - 1.")
     return int(seed)
+
+
+def check_case(volume: Volume, labels: LabelMap) -> None:
+    """Raises UsageError for another type of image or labels, MedProtectError for stored values that no image file has."""
+    if not isinstance(volume, Volume):
+        raise UsageError(f"the image is a {type(volume).__name__}: give a Volume, as of read_volume, or Volume(array, Geometry(...)).")
+    if not isinstance(labels, LabelMap):
+        raise UsageError(f"the labels are a {type(labels).__name__}: give a LabelMap, as of read_labels or LabelMap.from_array.")
+    stored = volume.array.dtype
+    if stored.kind not in "iuf" or (stored.kind == "f" and stored.itemsize not in BYTES_OF_FLOATS):
+        raise MedProtectError(f"{volume.name}: stored as {stored}. Store it as whole numbers, float32 or float64.")
+
+
+def check_key(key: object) -> None:
+    """Raises UsageError for what is no key of the vault, the path of one for instance."""
+    from MedProtectLib.release.keys import Key
+
+    if not isinstance(key, Key):
+        raise UsageError(f"the key is a {type(key).__name__}: give what MedProtectLib.release.keys.load_key reads from its file.")
 
 
 def check_task(method: Method, labels: LabelMap) -> None:
@@ -51,14 +88,21 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
     if spanned < 1:
         raise MedProtectError(
             f"{volume.name}: the bound of {bound * 255:.3g}/255 is {spanned:.2g} stored levels, so nothing could be written. "
-            f"Allow at least --bound {needed:.2g}/255, or keep the image with more levels."
+            f"{_advice(needed)}"
         )
     if spanned < LEVELS_ADVISED:
+        advice = _advice(LEVELS_ADVISED * needed)
         return (
-            f"the bound of {bound * 255:.3g}/255 is only {spanned:.2g} stored levels: the pattern is coarse and easier to undo. "
-            f"Allow {LEVELS_ADVISED * needed:.2g}/255, or protect a version of the image with more levels.",
+            f"the bound of {bound * 255:.3g}/255 is only {spanned:.2g} stored levels: the pattern is coarse and easier to undo. {advice}",
         )
     return ()
+
+
+def _advice(needed: float) -> str:
+    """What to do where a bound of ``needed``/255 would do, which may be more than any image may be changed by."""
+    if needed > LARGEST_BOUND * 255:
+        return "Protect a version of the image with more levels: the largest bound, 32/255, does not mend that."
+    return f"Allow at least --bound {needed:.2g}/255, or protect a version of the image with more levels."
 
 
 def check_regions(regions: Regions, volume: Volume) -> None:
@@ -67,8 +111,10 @@ def check_regions(regions: Regions, volume: Volume) -> None:
         raise MedProtectError(f"{volume.name}: every labelled voxel is padding in this channel. Protect the other channels without it.")
 
 
-def public_warning(profile: Profile) -> tuple[str, ...]:
-    """What to know about a profile that anybody can have."""
+def public_warning(profile: Profile, drawn: bool) -> tuple[str, ...]:
+    """What to know about a profile that anybody can have; ``drawn`` for the case alone, anybody can draw it again."""
     if not profile.public:
         return ()
+    if drawn:
+        return ("without a secret --seed anybody can draw this pattern and subtract it. For a release fit your own with 'medprotect fit'.",)
     return ("a public profile was used: anybody can have it and subtract what it adds. For a release fit your own with 'medprotect fit'.",)

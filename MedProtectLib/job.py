@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.checks import check_key
+from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_image, sha256_path, sha256_voxels, write_volume
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protection import Protection
 from MedProtectLib.protector import Protector
 from MedProtectLib.records import LIMITS, private_record, shareable_record, write_json
+from MedProtectLib.release.already import check_file
 from MedProtectLib.staging import PROTECTED, Destination, Staged, plan_destination, staged
 from MedProtectLib.statistics import Statistics, measure
 from MedProtectLib.volume import Volume
@@ -62,8 +64,15 @@ def protect_file(
     ``output`` folder as that of the release. All of it appears, or nothing.
 
     Raises:
-        MedProtectError: bad input, or an output that cannot be written.
+        MedProtectError: bad input, an image that was protected before, or an output that cannot be written. UsageError: no Protector, or no
+            key where one is given.
     """
+    if not isinstance(protector, Protector):
+        raise UsageError(
+            f"the protector is a {type(protector).__name__}: give a Protector, such as Protector() or Protector.from_profile(...)."
+        )
+    if key is not None:
+        check_key(key)
     image, labels = Path(image), None if labels is None else Path(labels)
     inputs = [image] if labels is None else [image, labels]
     name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
@@ -74,8 +83,7 @@ def protect_file(
 
     at("read")
     volume = read_volume(image, series)
-    if getattr(volume.source, "protected", False):
-        raise MedProtectError(f"{image}: MedProtect protected it already, as its header says. Give the original.")
+    check_file(image, volume)
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from MedProtectLib.change import apply_counts, quantised_change, stored_components
-from MedProtectLib.checks import check_bound, check_levels, check_regions, check_seed, check_task, public_warning
+from MedProtectLib.checks import check_bound, check_case, check_levels, check_regions, check_seed, check_target, check_task, public_warning
 from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.io.hashing import sha256_voxels
 from MedProtectLib.io.resample import on_grid_of
@@ -63,8 +63,7 @@ class Protector:
         chosen.check_support(chosen.dimensions[0], chosen.tasks[0], scope or chosen.scopes[0])
         chosen.checked_parameters(parameters or {})
         check_bound(bound)
-        if target_psnr is not None and not (0 < target_psnr < float("inf")):
-            raise UsageError(f"target PSNR {target_psnr:g}: give a positive number of dB, such as 50.1.")
+        check_target(target_psnr)
         check_modality(modality)
         self.method_name, self.given_profile = method if profile is None else profile.method, profile
         self.bound, self.target_psnr, self.modality = bound, target_psnr, modality
@@ -75,9 +74,16 @@ class Protector:
         self._fitted_on_case: tuple[tuple[object, ...], Profile] | None = None
 
     @classmethod
-    def from_profile(cls, path: str | Path, **options: object) -> Protector:
-        """A protector with a profile from a file; options as for the constructor."""
-        return cls(profile=Profile.load(path), **options)  # type: ignore[arg-type]
+    def from_profile(cls, path: str | Path, method: str | None = None, **options: object) -> Protector:
+        """A protector with a profile from a file; options as for the constructor.
+
+        Raises:
+            UsageError: as for the constructor, or the profile is of another ``method``. MedProtectError: it cannot be used.
+        """
+        profile = Profile.load(path)
+        if method not in (None, profile.method):
+            raise UsageError(f"--method {method}: the profile {path} is of method {profile.method}. Leave one of them out.")
+        return cls(profile=profile, **options)  # type: ignore[arg-type]
 
     def fitted(self, dimension: int) -> tuple[Profile, Method]:
         """The profile and the method that a volume of 2 or 3 dimensions is protected with.
@@ -138,8 +144,10 @@ class Protector:
         Raises:
             MedProtectError: as for :meth:`protect`.
         """
+        check_case(volume, labels)
         check_finite(volume.array, volume.name)
         profile, method, notices = self.fitted_for(volume, labels, report)
+        drawn = bool(notices)
         bound = self.bound if self.bound is not None else profile.bound
         labels, resampled = on_grid_of(volume.geometry, labels)
         notices += resampled
@@ -170,7 +178,7 @@ class Protector:
             windows=windows,
             levels=levels,
             notices=notices,
-            warnings=warnings + public_warning(profile),
+            warnings=warnings + public_warning(profile, drawn),
         )
 
     def protect(self, volume: Volume, labels: LabelMap, report: Report = ignore) -> Protection:
@@ -181,8 +189,8 @@ class Protector:
             labels: its segments, resampled to the image's grid where they lie on another.
 
         Raises:
-            MedProtectError: nothing is labelled, labels elsewhere in space, constant image, voxels that are no finite numbers, bound
-                below one stored level.
+            MedProtectError: nothing is labelled, labels elsewhere in space, constant image, voxels that are no finite numbers or of a
+                type that no image file has, bound below one stored level. UsageError: no Volume or no LabelMap.
         """
         plan = self.plan(volume, labels, report)
         with memory_told():

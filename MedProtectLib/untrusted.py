@@ -13,6 +13,7 @@ from MedProtectLib.errors import MedProtectError
 
 LARGEST_RECORD = 1 << 24
 LARGEST_TABLE = 1 << 28
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 def is_file(path: Path) -> bool:
@@ -52,7 +53,7 @@ def read_table(path: str | os.PathLike[str], damaged: str, most: int = LARGEST_T
     """The columns and the rows of a CSV file of at most ``most`` bytes; cells that a row lacks are empty.
 
     Raises:
-        MedProtectError: the file cannot be read, or, in the words of ``damaged``, is no table.
+        MedProtectError: the file cannot be read, has another separator than commas, or, in the words of ``damaged``, is no table.
     """
     content = _read(path, damaged, most)
     try:
@@ -60,6 +61,8 @@ def read_table(path: str | os.PathLike[str], damaged: str, most: int = LARGEST_T
     except (csv.Error, UnicodeDecodeError) as error:
         raise MedProtectError(f"{path}: {damaged}") from error
     columns, filled = tuple(rows[0]) if rows else (), [row for row in rows[1:] if row]
+    if len(columns) == 1 and (separator := next((mark for mark in SEPARATORS if mark in columns[0]), None)):
+        raise MedProtectError(f"{path}: its columns are separated by {SEPARATORS[separator]}. Save it with commas between them.")
     if len(set(columns)) < len(columns) or any(len(row) > len(columns) for row in filled):
         raise MedProtectError(f"{path}: {damaged}")
     return columns, [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in filled]

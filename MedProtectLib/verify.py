@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from MedProtectLib.checks import check_bound
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import labels_or_class, read_volume, sha256_image, sha256_voxels
+from MedProtectLib.io import labels_or_class, read_volume, sha256_voxels
 from MedProtectLib.io.resample import on_grid_of
 from MedProtectLib.levels import BOUND_ROUNDING, find_padding
-from MedProtectLib.profile import LARGEST_HALF_WIDTH
+from MedProtectLib.recorded import Recorded, record_of
 from MedProtectLib.regions import HALF_WIDTH, find_regions
-from MedProtectLib.staging import RECORD
+from MedProtectLib.release.already import check_file
 from MedProtectLib.statistics import Statistics, measure
-from MedProtectLib.untrusted import read_json
 from MedProtectLib.volume import Volume
 from MedProtectLib.window import choose_window, choose_windows
-
-DAMAGED = "the record is damaged. Verify without it by moving it away."
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What two files show: the statistics and, in ``findings``, everything that a protected file must not do."""
+    """What two files show: the statistics and, in ``findings``, everything that a protected file must not do.
+
+    ``record`` is the file whose hash the protected file was held against, None where there is no record.
+    """
 
     statistics: Statistics
     findings: tuple[str, ...]
     notices: tuple[str, ...]
+    record: Path | None
 
 
 def verify_files(
@@ -44,18 +44,25 @@ def verify_files(
     half_width: int | None = None,
     image_class: str | None = None,
     series: str | None = None,
+    bound: float | None = None,
 ) -> Verification:
-    """Compare two files. With a record beside the protected file its window, bound and regions are used, and checked.
+    """Compare two files. With a record of the protected file its window, bound and regions are used, and checked.
 
-    For classification ``labels`` is None and the image's class given. ``series`` names one of several DICOM series in a folder.
+    The record lies beside the file, or is among those of the release that the file lies in. ``bound`` is the largest change to
+    allow in any case. For classification ``labels`` is None and the image's class given. ``series`` names one of several DICOM
+    series in a folder.
 
     Raises:
-        MedProtectError: the files cannot be read or compared.
+        MedProtectError: the files cannot be read or compared, or the original is a protected file. UsageError: a bad ``bound``.
     """
+    check_bound(bound)
     before, after = read_volume(original, series), read_volume(protected)
+    check_file(Path(original), before)
     _comparable(before, after, Path(protected))
-    record = _record_beside(Path(protected))
-    notices: tuple[str, ...] = () if record else (f"{protected}: no record lies beside it; window and regions are found anew.",)
+    found = record_of(Path(protected))
+    record = {} if found is None else found.content
+    limits = [limit for limit in (bound, record.get("bound")) if limit is not None]
+    notices = _notices(Path(protected), found, bool(limits))
     said = record.get("statistics", {})
     label_map, resampled = on_grid_of(before.geometry, labels_or_class(before, labels, segments, image_class))
     told = record.get("regions", {})
@@ -67,8 +74,18 @@ def verify_files(
         windows = tuple(choose_window(part, regions, given=own["window"]) for part, own in zip(before.parts(), recorded, strict=True))
     else:
         windows = choose_windows(before, regions, modality, window)
-    statistics = measure(before, after, regions, windows, record.get("bound"))
-    return Verification(statistics, tuple(_findings(statistics, record, Path(protected), after)), notices + resampled)
+    statistics = measure(before, after, regions, windows, min(limits, default=None))
+    findings = tuple(_findings(statistics, found, Path(protected), after))
+    return Verification(statistics, findings, notices + resampled, None if found is None else found.path)
+
+
+def _notices(protected: Path, found: Recorded | None, bounded: bool) -> tuple[str, ...]:
+    """What is not checked where there is no record."""
+    if found is not None:
+        return ()
+    unchecked = "its hash is" if bounded else "neither its hash nor its bound (see --bound) is"
+    where = "no record of it lies beside it or in a release above it"
+    return (f"{protected}: {where}: {unchecked} {'not ' if bounded else ''}checked; window and regions are found anew.",)
 
 
 def _comparable(before: Volume, after: Volume, protected: Path) -> None:
@@ -82,45 +99,15 @@ def _comparable(before: Volume, after: Volume, protected: Path) -> None:
         )
 
 
-def _record_beside(protected: Path) -> dict[str, Any]:
-    name, marker, _ = protected.name.rpartition("_protected")
-    record = protected.with_name(name + RECORD)
-    if not marker or not record.is_file():
-        return {}
-    content = read_json(record, DAMAGED)
-    if not _is_well_formed(content):
-        raise MedProtectError(f"{record}: {DAMAGED}")
-    return content
-
-
-def _is_well_formed(record: dict[str, Any]) -> bool:
-    """Whether what is used of a record has the types that it must have; anybody may have written the file."""
-    said, told = record.get("statistics", {}), record.get("regions", {})
-    if not (isinstance(said, dict) and isinstance(told, dict) and isinstance(said.get("channels", []), list)):
-        return False
-    windows = [own.get("window") if isinstance(own, dict) else None for own in ([said] if said else []) + said.get("channels", [])]
-    width, numbers = told.get("half_width_voxels", HALF_WIDTH), [record.get("bound"), said.get("psnr_db")]
-    return (
-        all(isinstance(w, list) and len(w) == 2 and all(_is_number(v) for v in w) and w[0] < w[1] for w in windows)
-        and type(width) is int
-        and 0 <= width <= LARGEST_HALF_WIDTH
-        and all(value is None or _is_number(value) for value in numbers)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _findings(statistics: Statistics, record: dict[str, Any], protected: Path, after: Volume) -> list[str]:
-    findings = []
+def _findings(statistics: Statistics, found: Recorded | None, protected: Path, after: Volume) -> list[str]:
+    findings, record = [], {} if found is None else found.content
     if statistics.changed_voxels == 0:
         findings.append("not a single voxel differs: this image is not protected")
     if statistics.changed_outside_regions:
         findings.append(f"{statistics.changed_outside_regions} voxels outside the interior and the contour band differ")
     if statistics.epsilon is not None and statistics.max_abs_change[0] > statistics.epsilon * BOUND_ROUNDING:
         findings.append(f"the largest change of {statistics.max_abs_change[0]:.5f} exceeds the bound of {statistics.epsilon:.5f}")
-    if record and record.get("protected_sha256") != sha256_image(protected, after.source):
+    if found is not None and not found.describes(protected, after.source):
         findings.append("the file is not the one that its record describes (SHA-256 differs)")
     if "protected_voxels_sha256" in record and record["protected_voxels_sha256"] != sha256_voxels(after.array):
         findings.append("its voxels changed since the record was written")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
+
+SHOWN_SEGMENTS = 10
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Volume:
     source: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_array(self.array, self.name)
         if self.array.shape[:3] != self.geometry.shape or self.array.ndim not in (3, 4):
             raise MedProtectError(
                 f"{self.name}: array of shape {self.array.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i)."
@@ -157,6 +161,29 @@ class Volume:
         return replace(self, array=array)
 
 
+def check_array(array: np.ndarray, name: object) -> None:
+    """Raises MedProtectError for what is no array of NumPy."""
+    if not isinstance(array, np.ndarray):
+        raise MedProtectError(f"{name}: a {type(array).__name__} where a NumPy array is needed. Convert it first.")
+
+
+def as_labels(array: np.ndarray, name: object) -> np.ndarray:
+    """Labels in the smallest unsigned type that holds them.
+
+    Raises:
+        MedProtectError: no array of numbers, or one with negative values or values that are not whole.
+    """
+    check_array(array, name)
+    if array.dtype.kind not in "biuf":
+        raise MedProtectError(f"{name}: not a label map: it is stored as {array.dtype}.")
+    lowest, highest = array.min(initial=0).item(), array.max(initial=0).item()
+    if lowest < 0:
+        raise MedProtectError(f"{name}: not a label map: it has negative values (down to {lowest:g}).")
+    if array.dtype.kind == "f" and (not np.isfinite(highest) or any(np.any(slab != np.rint(slab)) for slab in array)):
+        raise MedProtectError(f"{name}: not a label map: it has values that are not whole numbers.")
+    return np.ascontiguousarray(array, np.min_scalar_type(int(highest)))
+
+
 def check_finite(array: np.ndarray, name: object) -> None:
     """Raises MedProtectError where floats are infinite or not a number."""
     if array.dtype.kind != "f":
@@ -197,6 +224,7 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         for layer in self.layers:
+            check_array(layer, self.name)
             if layer.shape != self.geometry.shape:
                 raise MedProtectError(
                     f"{self.name}: a layer of shape {layer.shape} does not fit a grid of shape {self.geometry.shape} (k, j, i)."
@@ -210,8 +238,12 @@ class LabelMap:
 
     @classmethod
     def from_array(cls, array: np.ndarray, geometry: Geometry, names: Mapping[int, str] | None = None, name: str = "labels") -> LabelMap:
-        """A one-layer label map; every non-zero value that occurs becomes a segment."""
-        names = names or {}
+        """A one-layer label map; every non-zero value that occurs becomes a segment.
+
+        Raises:
+            MedProtectError: as for :func:`as_labels`, or an array that does not fit the grid.
+        """
+        names, array = names or {}, as_labels(array, name)
         values = [int(v) for v in np.unique(array) if v != 0]
         return cls((array,), geometry, tuple(Segment(names.get(v, str(v)), v) for v in values), name)
 
@@ -228,10 +260,20 @@ class LabelMap:
         for key in map(str, keys):
             found = [s for s in self.segments if key == s.name] or [s for s in self.segments if key == str(s.value)]
             if not found:
-                known = ", ".join(s.name if s.name == str(s.value) else f"{s.name} ({s.value})" for s in self.segments) or "none"
-                raise MedProtectError(f"{self.name}: no segment '{key}'. Segments in the file: {known}.")
+                raise MedProtectError(f"{self.name}: no segment '{key}'. {self._instead(key)}.")
             chosen += [s for s in found if s not in chosen]
         return replace(self, segments=tuple(chosen))
+
+    def _instead(self, key: str) -> str:
+        """Which segment may have been meant, and which there are."""
+        by_lower = {segment.name.lower(): segment.name for segment in self.segments}
+        near = get_close_matches(key.lower(), by_lower, 1)
+        shown = [
+            segment.name if not segment.has_name else f"{segment.name} ({segment.value})" for segment in self.segments[:SHOWN_SEGMENTS]
+        ]
+        more = f" and {len(self.segments) - len(shown)} more" if len(self.segments) > len(shown) else ""
+        meant = f"Did you mean '{by_lower[near[0]]}'? " if near else ""
+        return f"{meant}Segments in the file: {', '.join(shown) or 'none'}{more}"
 
     def classes(self, order: Sequence[int | str] | None = None, values: Sequence[int] = ()) -> np.ndarray:
         """The selected segments as one uint8 or uint16 array (k, j, i): 0 background, then 1, 2, ...

@@ -21,7 +21,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.progress import Progress
 
 GRACE_S = 3.0
-PREFIX = "medprotect: "
+KINDS = ("notice", "warning", "error")
 
 
 class Child:
@@ -88,8 +88,7 @@ class Child:
     def _messages(self) -> list[str]:
         """Notices and warnings of the library, or whatever a broken run has said."""
         text = [line.strip() for line in self._lines if line.strip() and _progressIn(line) is None]
-        said = [line.removeprefix(PREFIX).partition(": ")[2] for line in text if line.startswith(PREFIX)]
-        return said or text
+        return [said for said in map(_saidIn, text) if said is not None] or text
 
     def _report(self) -> None:
         while self._shown < len(self._lines):
@@ -132,6 +131,15 @@ def _collect(stream: IO[str], into: list[str]) -> None:
     with stream:
         for line in stream:
             into.append(line)  # noqa: PERF402 (others look at the list meanwhile)
+
+
+def _saidIn(line: str) -> str | None:
+    """The text of a notice, a warning or an error."""
+    try:
+        ((kind, said),) = json.loads(line).items()
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return said if kind in KINDS else None
 
 
 def _progressIn(line: str) -> Progress | None:

@@ -9,6 +9,22 @@ from slicer.i18n import tr as _
 
 def inModuleWords(message: str) -> str:
     """One line for a person who has the module in front of them."""
+    phrases = {
+        "another place with --output": _("another place"),
+        ", or another --output": _(", or choose another place"),
+        "another --output": _("another place"),
+        "another --private": _("another private folder"),
+        "Give --output the name": _("Give the name"),
+        "give --output a name": _("give a name"),
+        "Use --overwrite to replace it": _("Allow it to be replaced"),
+        "use --overwrite to replace it": _("allow it to be replaced"),
+        "Use --resume to go on with it": _("Start it again to go on with it"),
+        "go on with --resume": _("go on by starting it again"),
+        ", or with --series by its UID, number or description": "",
+        "Use another --method": _("Use another method"),
+        "Use --dimension 2": _("Choose 2D under Kind"),
+        "another --seed": _("another seed"),
+    }
     names = {
         "--segments": _("the list of segments"),
         "--labels": _("Segmentation"),
@@ -19,16 +35,17 @@ def inModuleWords(message: str) -> str:
         "--modality": _("Modality"),
         "--profile": _("Profile file"),
         "--method": _("Method"),
-        "--output": _("the folder"),
         "--private": _("Private folder"),
         "--steps": _("Steps"),
-        "--overwrite": _("Replace earlier results"),
         "--vault": _("Vault folder"),
         "--key": _("Key file"),
         "--passphrase-file or set MEDPROTECT_PASSPHRASE": _("it under Passphrase"),
         "'medprotect fit'": _("the section Fit a profile"),
+        "'medprotect fit --method ar'": _("the section Fit a profile"),
         "'medprotect audit'": _("the section Audit"),
     }
+    for phrase, said in phrases.items():
+        message = message.replace(phrase, said)
     for option in sorted(names, key=len, reverse=True):
         message = re.sub(rf"{re.escape(option)}(?![\w-])", names[option], message)
     return " ".join(message.split())

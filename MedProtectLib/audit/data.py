@@ -178,7 +178,8 @@ def _split(dataset: Path) -> dict[str, list[CaseFiles]]:
     few = [split for split in SPLITS if len(cases[split]) < FEWEST]
     if few:
         raise MedProtectError(
-            f"{dataset}: only {len(cases[few[0]])} cases in '{few[0]}'. An audit needs at least {FEWEST} in {', '.join(SPLITS)}."
+            f"{dataset}: only {len(cases[few[0]])} cases in '{few[0]}'. An audit needs at least {FEWEST} in {', '.join(SPLITS)}. "
+            "Take more cases, or say in a CSV manifest's column split which is which."
         )
     seen: dict[str, str] = {}
     for split in SPLITS:

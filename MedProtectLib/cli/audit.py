@@ -115,6 +115,12 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def kept(arguments: Namespace) -> str | None:
+    """Where an interrupted audit lies, None where it left nothing."""
+    output = Path(arguments.output)
+    return str(output) if any((output / name).exists() for name in ("work", "rows.jsonl")) else None
+
+
 def _experiment(arguments: Namespace, output: Path) -> Experiment:
     from MedProtectLib.audit.experiment import Experiment
     from MedProtectLib.audit.releases import CLEAN, PROFILE, RELEASED, Releases, supported_methods

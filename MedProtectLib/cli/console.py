@@ -8,11 +8,14 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError, one_line
 from MedProtectLib.progress import Progress, Report, ignore
+
+JSON_LINES: ContextVar[bool] = ContextVar("JSON_LINES", default=False)  # whether stderr has JSON lines only, as --progress json says
 
 
 def progress_of(arguments: Namespace) -> Report:
@@ -42,9 +45,9 @@ class _Bar:
 
 
 def say(lines: Iterable[str], kind: str) -> None:
-    """Notices and warnings, one line each, on stderr."""
-    for line in lines:
-        print(f"medprotect: {kind}: {one_line(line)}", file=sys.stderr)
+    """Notices and warnings, one line each, on stderr: text, or objects with the kind as their only name."""
+    for line in map(one_line, lines):
+        print(json.dumps({kind: line}) if JSON_LINES.get() else f"medprotect: {kind}: {line}", file=sys.stderr, flush=True)
 
 
 class Notices(logging.Handler):
@@ -71,7 +74,7 @@ def answer(arguments: Namespace, content: Mapping[str, Any], text: str) -> None:
 def refuse(as_json: bool, message: str) -> None:
     """An error: one line on stderr, and with --json the same as an object on stdout."""
     line = one_line(message)
-    print(f"medprotect: error: {line}", file=sys.stderr)
+    say([line], "error")
     try:
         if as_json:
             print(json.dumps({"ok": False, "error": line}))

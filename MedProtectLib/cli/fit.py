@@ -94,6 +94,14 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def kept(arguments: Namespace) -> str | None:
+    """Where an interrupted fit lies, None where it left nothing."""
+    from MedProtectLib.fitting.fit import work_folder
+
+    work = work_folder(Path(arguments.output))
+    return f"{work} (copies of the images are in it)" if work.is_dir() else None
+
+
 def _seed(arguments: Namespace) -> int:
     """The given one; else a secret one where a private profile would have no other secret: its method learns nothing from the images."""
     from MedProtectLib.methods import method_class

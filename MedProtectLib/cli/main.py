@@ -6,13 +6,15 @@ import logging
 import re
 import signal
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn
 
-from MedProtectLib.cli.console import Notices, close_stdout, refuse
+from MedProtectLib.cli.console import JSON_LINES, Notices, close_stdout, refuse
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.version import __version__
 
@@ -34,8 +36,23 @@ class _Parser(ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._negative_number_matcher = re.compile(r"-\.?\d")
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._given = [] if self._subparsers else list(args or ())
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
+        """Wrong usage. An option that is unknown comes first: others may be missing only because of it."""
+        options = list(self._option_string_actions)
+        names = [text.partition("=")[0] for text in self._given if text.startswith("--") and text != "--"]
+        unknown = next((name for name in names if not any(option.startswith(name) for option in options)), None)
+        if unknown is not None:
+            near = get_close_matches(unknown, options, 1)
+            message = f"unknown option {unknown}" + (f", did you mean {near[0]}?" if near else "")
         raise UsageError(f"{message} (see '{self.prog} --help').")
 
 
@@ -47,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     library, notices = logging.getLogger("MedProtectLib"), Notices(logging.WARNING)
     library.addHandler(notices)
+    as_lines = JSON_LINES.set("--progress=json" in arguments or ("--progress", "json") in pairwise(arguments))
+    parsed = Namespace()
     try:
         parsed = _parser().parse_args(arguments)
         code: int = parsed.run(parsed)
@@ -55,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(as_json, str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        refuse(as_json, "cancelled: what was not complete was removed.")
+        refuse(as_json, _stopped(parsed))
         return 1
     except BrokenPipeError:
         close_stdout()
@@ -71,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         library.removeHandler(notices)
+        JSON_LINES.reset(as_lines)
 
 
 def _parser() -> ArgumentParser:
@@ -87,8 +107,16 @@ def _parser() -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, kept=getattr(module, "kept", None))
     return parser
+
+
+def _stopped(parsed: Namespace) -> str:
+    """What an interrupt has left, and how to go on."""
+    kept = parsed.kept(parsed) if getattr(parsed, "kept", None) else None
+    if kept is None:
+        return "cancelled: what was not complete was removed."
+    return f"stopped: what is done is kept in {kept}. Go on with --resume, or remove it."
 
 
 def _interrupt(signum: int, frame: Any) -> NoReturn:

@@ -90,12 +90,7 @@ def protector_of(arguments: Namespace) -> Protector:
     if arguments.scope is not None or arguments.set:
         raise UsageError("--scope and --set are for a method without --profile: a profile decides them.")
     Protector(arguments.method or "umed", **options)
-    own = Protector.from_profile(arguments.profile, **options)
-    if arguments.method not in (None, own.method_name):
-        raise UsageError(
-            f"--method {arguments.method}: the profile {arguments.profile} is of method {own.method_name}. Leave one of them out."
-        )
-    return own
+    return Protector.from_profile(arguments.profile, arguments.method, **options)
 
 
 def _content(job: ProtectJob) -> dict[str, object]:

@@ -96,6 +96,16 @@ def run(arguments: Namespace) -> int:
     return 0 if summary.complete else 1
 
 
+def kept(arguments: Namespace) -> str | None:
+    """Where an interrupted release lies, None where it left nothing."""
+    from MedProtectLib.release.roots import Roots
+
+    if arguments.output is None or arguments.status is not None or arguments.dry_run:
+        return None
+    roots = Roots.of(arguments.output, arguments.private)
+    return f"{roots.output} and {roots.private}" if roots.manifest.is_file() else None
+
+
 def _check(arguments: Namespace) -> None:
     for name in ("dataset", "output"):
         if getattr(arguments, name) is None:
@@ -124,7 +134,7 @@ def _settings(arguments: Namespace) -> Settings:
     from MedProtectLib.release.settings import Settings
 
     if not arguments.no_vault and arguments.key is None and not arguments.dry_run:
-        raise MedProtectError(
+        raise UsageError(
             "say whether originals shall be restorable: --key FILE (make one with 'medprotect keys new'), or --no-vault to keep nothing."
         )
     path = _profile_path(arguments)
@@ -166,7 +176,7 @@ def _profile_path(arguments: Namespace) -> Path:
     if arguments.profile is not None:
         return Path(arguments.profile)
     if not arguments.allow_public_profile:
-        raise MedProtectError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
+        raise UsageError("a release needs a profile of your own: fit one with 'medprotect fit' and give it with --profile.")
     dimension = _dimension(Path(arguments.dataset).absolute())
     path = shipped_profile(arguments.method or "umed", dimension)
     if path is None:

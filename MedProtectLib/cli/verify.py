@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from MedProtectLib.cli.console import answer, refuse, say, table
-from MedProtectLib.cli.options import add_common, add_intensity, add_labels, add_series
+from MedProtectLib.cli.options import add_common, add_intensity, add_labels, add_series, fraction
 from MedProtectLib.window import WINDOW_UNITS
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ EXAMPLE = """example:
   medprotect verify ct.nii.gz shareable/ct_protected.nii.gz --labels ct_labels.nii.gz --segments 5
 
 exit code 1 when the protected file does what it must not: a change outside the regions or above the bound, no change
-at all, or another file than the one its record describes."""
+at all, or another file than the one its record describes. The record lies beside the file (DIR of 'medprotect protect') or in
+medprotect_records.jsonl of the release that the file lies in; without one neither hash nor bound is checked, and that is said."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,6 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("protected", metavar="PROTECTED")
     add_series(parser)
     add_labels(parser)
+    parser.add_argument(
+        "--bound", type=fraction, default=None, metavar="E", help="largest change to allow, even where the record allows more"
+    )
     add_intensity(parser)
     add_common(parser)
 
@@ -40,13 +44,21 @@ def run(arguments: Namespace) -> int:
         arguments.window,
         image_class=arguments.image_class,
         series=arguments.series,
+        bound=arguments.bound,
     )
     say(result.notices, "notice")
     if result.findings:
         refuse(arguments.json, f"{arguments.protected}: {'; '.join(result.findings)}.")
         return 1
+    record, limit = result.record and str(result.record), result.statistics.epsilon
+    checked = [
+        ("bound", "not checked" if limit is None else f"{limit * 255:.3g}/255 of the window, kept"),
+        ("record", record or "none: the hash is not checked"),
+    ]
     answer(
-        arguments, {"statistics": result.statistics.as_record(), "notices": list(result.notices)}, table(statistic_rows(result.statistics))
+        arguments,
+        {"statistics": result.statistics.as_record(), "notices": list(result.notices), "record": record},
+        table([*statistic_rows(result.statistics), *checked]),
     )
     return 0
 

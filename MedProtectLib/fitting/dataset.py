@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -243,6 +243,8 @@ def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
         raise MedProtectError(
             f"{manifest}: column {', '.join(sorted(missing))} is missing. A manifest has the columns {','.join(MANIFEST_COLUMNS)}."
         )
+    if split is not None:
+        _check_split(manifest, split, rows)
     cases = []
     for row in rows:
         labels, image_class = row.get("labels"), row.get("class")
@@ -261,3 +263,10 @@ def _from_manifest(manifest: Path, split: str | None) -> list[CaseFiles]:
             raise MedProtectError(f"{manifest}: case '{case.name}' occurs more than once.")
         seen.add(case.name)
     return cases
+
+
+def _check_split(manifest: Path, split: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Raises MedProtectError where no row of a manifest has this split."""
+    there = sorted({row["split"] for row in rows if row["split"]})
+    if split not in there:
+        raise MedProtectError(f"{manifest}: no case has the split '{split}'. Its column split has {', '.join(there[:10]) or 'nothing'}.")

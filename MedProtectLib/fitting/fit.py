@@ -48,7 +48,7 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
         raise MedProtectError(f"{output}: exists already. Choose another --output.")
     hashed = cache(sha256_file)
     identity, team = _identity(cases, options, hashed), Team()
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output)
     _check_work(work, identity, resume)
     team.wait()
     with _working_in(work, identity, team.is_first):
@@ -58,6 +58,11 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
         if team.is_first:
             profile.save(output)
     return profile
+
+
+def work_folder(output: Path) -> Path:
+    """Where a fit works until the profile is written."""
+    return output.with_name(output.name + ".work")
 
 
 def _check_work(work: Path, identity: str, resume: bool) -> None:

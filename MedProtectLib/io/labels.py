@@ -14,7 +14,7 @@ from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.resample import check_size
 from MedProtectLib.io.volumes import read_stored
-from MedProtectLib.volume import LabelMap, Segment, Volume
+from MedProtectLib.volume import LabelMap, Segment, Volume, as_labels
 
 CARET_LABEL = re.compile(rb'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
 SLICER_SEGMENT = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer)")
@@ -39,7 +39,7 @@ def read_labels(path: str | os.PathLike[str], image: Volume | None = None) -> La
         return found
     volume = read_stored(path)
     from_slicer = _slicer_fields(volume)
-    layers = tuple(_as_labels(path, layer) for layer in _layers(path, volume, from_slicer))
+    layers = tuple(as_labels(layer, path) for layer in _layers(path, volume, from_slicer))
     segments = _slicer_segments(path, from_slicer, len(layers))
     named = {(segment.layer, segment.value) for segment in segments}
     names = _caret_names(volume)
@@ -82,15 +82,6 @@ def _layers(path: Path, volume: Volume, from_slicer: Mapping[int, Mapping[str, s
     if not all(np.array_equal(channels[0], other) for other in channels[1:]):
         raise MedProtectError(f"{path}: a colour image, not a label map. Save the labels as one number per voxel.")
     return channels[:1]
-
-
-def _as_labels(path: Path, array: np.ndarray) -> np.ndarray:
-    lowest, highest = array.min().item(), array.max().item()
-    if lowest < 0:
-        raise MedProtectError(f"{path}: not a label map: it has negative values (down to {lowest:g}).")
-    if array.dtype.kind == "f" and any(np.any(slab != np.rint(slab)) for slab in array):
-        raise MedProtectError(f"{path}: not a label map: it has values that are not whole numbers.")
-    return np.ascontiguousarray(array, np.min_scalar_type(int(highest)))
 
 
 def _values(layer: np.ndarray) -> list[int]:

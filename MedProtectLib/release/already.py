@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import sha256_image, stem_of
+from MedProtectLib.io import sha256_file, sha256_image, stem_of
+from MedProtectLib.recorded import release_above
 from MedProtectLib.release.layouts.bids import DESCRIPTION
 from MedProtectLib.release.roots import RECORDS, SUMMARY
 from MedProtectLib.staging import RECORD
@@ -47,16 +48,29 @@ def check_image(files: Mapping[Path, str], root: Path, volume: Volume) -> None:
     together = {sha256_image(source.files[0], source)} if source is not None and source.extension else set()
     for path, sha in files.items():
         folders = [folder for folder in path.parents if folder == path.parent or folder.is_relative_to(root)]
-        if any({sha, *together} & _known(folder) for folder in folders):
-            raise MedProtectError(f"{path}: a record beside it says that it was protected already. Give the original.")
+        if any({sha, *together} & _known(folder, folder.stat().st_mtime_ns) for folder in folders):
+            raise MedProtectError(f"{path}: a record beside or above it says that it was protected already. Give the original.")
         stem = stem_of(path)
         if stem.endswith(PROTECTED) and path.with_name(stem.removesuffix(PROTECTED) + RECORD).exists():
             raise MedProtectError(f"{path}: by its name and the record beside it, it was protected already. Give the original.")
 
 
+def check_file(path: Path, volume: Volume) -> None:
+    """Refuse an image that belongs to no dataset, as :func:`check_image` does; for one in a release its records count.
+
+    Raises:
+        MedProtectError: the image was protected before.
+    """
+    files = [file.absolute() for file in volume.source.files]
+    release, folders = release_above(path), {file.parent for file in files}
+    if release is None and not any(any(folder.glob(f"*{RECORD}")) for folder in folders):
+        files = []
+    check_image({file: sha256_file(file) for file in files}, release or path.absolute().parent, volume)
+
+
 @lru_cache(maxsize=64)
-def _known(folder: Path) -> frozenset[str]:
-    """SHA-256 of the protected files that the records in a folder name."""
+def _known(folder: Path, modified: int) -> frozenset[str]:
+    """SHA-256 of the protected files that the records in a folder name; kept until the folder is ``modified``."""
     known = set()
     for path in folder.glob(f"*{RECORD}"):
         known |= _named(path.read_text(encoding="utf-8", errors="replace")[: 1 << 20])

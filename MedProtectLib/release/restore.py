@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from MedProtectLib.checks import check_key
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, read_volume, sha256_voxels, write_volume
 from MedProtectLib.io.npz import rewrite
@@ -50,8 +51,9 @@ def restore_file(
 
     Raises:
         MedProtectError: the file is not the one that was protected, no entry belongs to it, the key is another one or does not
-            reach it, the entry was changed, or the output cannot be written.
+            reach it, the entry was changed, or the output cannot be written. UsageError: no key of :func:`load_key`.
     """
+    check_key(key)
     protected, output = Path(protected), Path(output)
     if output.is_dir():
         raise MedProtectError(f"{output}: this folder exists. Give --output the name of a new file, or for a DICOM series of a new folder.")

@@ -55,6 +55,7 @@ def test_a_notice_tells_that_the_lists_are_drawn_by_a_hash(run: Run, tmp_path: P
     manifest = quoted_manifest(tmp_path / "cases.csv", ("case", "image", "labels"))
     code, _, err = run("audit", manifest, "--output", tmp_path / "audit", "--methods", "nosuch")
     assert code == 1, "six cases are too few for a validation list of 10 %"
+    assert "in 'val'. An audit needs at least 2 in train, val, test. Take more cases, or say in a CSV manifest's column split" in err
     notices = [line for line in err.splitlines() if line.startswith("medprotect: notice")]
     assert notices == [
         f"medprotect: notice: {manifest}: no manifest with a column 'split': 60% train, 10% val, 30% test, by a hash of the cases' names."

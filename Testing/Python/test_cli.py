@@ -140,9 +140,36 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: str, expected: 
 def test_progress_as_json_lines(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
     code, _, err = run("protect", case[0], "--labels", case[1], "--output", tmp_path / "out", "--progress", "json")
     assert code == 0
-    steps = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in err.splitlines()]
+    steps = [line for line in lines if "stage" in line]
+    assert [set(line) for line in lines if line not in steps] == [{"notice"}, {"warning"}]
     assert [s["stage"] for s in steps if s["stage"] != "generate"] == ["read", "protect", "write", "measure", "report"]
     assert all({"stage", "done", "total", "eta_s"} <= set(s) for s in steps)
+
+
+@pytest.mark.parametrize("option", [("--progress", "json"), ("--progress=json",)])
+def test_an_error_is_a_json_line_too(option: tuple[str, ...], run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    for arguments, expected in (((case[0], case[0]), 1), ((case[0], case[0], "--labels", case[1]), 2)):
+        code, _, err = run("verify", *arguments, *option, *(("--labels", case[1]) if expected == 1 else ("--bound", "5")))
+        assert (code, list(json.loads(err.splitlines()[-1]))) == (expected, ["error"])
+    assert run("verify", "a", "b", "--labels", "c")[2].startswith("medprotect: error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("protect", "a.nii", "--lables", "b.nii", "--output", "out"), "unknown option --lables, did you mean --labels?"),
+        (("methods", "--jsom"), "unknown option --jsom, did you mean --json?"),
+        (("keys", "new", "a.key", "--pasphrase"), "unknown option --pasphrase, did you mean --passphrase?"),
+        (("methods", "--nosuch=3"), "unknown option --nosuch (see 'medprotect methods --help')"),
+        (("protect", "a.nii", "--output", "out"), "one of the arguments --labels --class is required"),
+        (("methods", "umed"), "unrecognized arguments: umed"),
+    ],
+)
+def test_an_unknown_option_is_named(arguments: tuple[str, ...], said: str, run: Run) -> None:
+    code, _, err = run(*arguments)
+    assert_one_line(code, err, 2)
+    assert said in err
 
 
 def assert_one_line(code: int, err: str, expected: int) -> None:
@@ -240,7 +267,7 @@ def test_a_negative_number_is_no_option(low: str, run: Run, case: tuple[Path, Pa
 @pytest.mark.parametrize("command", ["fit", "release"])
 def test_a_negative_number_is_no_option_of_any_command(command: str, run: Run, tmp_path: Path) -> None:
     code, _, err = run(command, tmp_path / "nowhere", "--output", tmp_path / "out", "--window", "-1e3", "-2e3")
-    assert_one_line(code, err, 2 if command == "fit" else 1)
+    assert_one_line(code, err, 2)
     assert "expected 2 arguments" not in err
 
 

@@ -106,7 +106,8 @@ def test_a_pattern_with_the_default_seed_counts_as_public(seed: int | None, run:
     options = () if seed is None else ("--seed", seed)
     code, _, err = run("protect", image, "--labels", labels, "--output", tmp_path / "out", "--method", "lsp", *options)
     assert code == 0
-    assert ("a public profile was used" in err) == (seed is None)
+    assert "a public profile was used" not in err
+    assert ("without a secret --seed anybody can draw this pattern and subtract it" in err) == (seed is None)
 
 
 def test_the_channel_files_of_an_nnunet_case_are_one_case(run: Run, tmp_path: Path) -> None:

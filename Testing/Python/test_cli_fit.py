@@ -83,7 +83,8 @@ def test_an_interrupted_fit_is_not_thrown_away(
     interrupted(command, monkeypatch)
     before = {path.name: path.read_bytes() for path in work.iterdir()}
     assert "checkpoint.safetensors" in before
-    capsys.readouterr()
+    err = capsys.readouterr().err
+    assert (len(err.splitlines()), f"what is done is kept in {work}" in err, "Go on with --resume" in err) == (1, True, True)
     for arguments, reason in ((command, "Use --resume to go on"), ([*command, "--resume", "--bound", "6/255"], "other data or settings")):
         assert main(arguments) == 1
         err = capsys.readouterr().err
@@ -159,6 +160,11 @@ BAD = {
     "no dataset": (["nowhere"], 1, "neither a dataset folder nor a CSV manifest"),
     "empty folder": (["empty"], 1, "no labelled case"),
     "missing column": (["columns.csv"], 1, "column labels is missing"),
+    "semicolons": (["semicolons.csv"], 1, "semicolons.csv: its columns are separated by semicolons. Save it with commas"),
+    "tabs": (["tabs.csv"], 1, "separated by tabs"),
+    "split of a folder": (["dataset", "--split", "trian"], 1, "no part 'trian'"),
+    "split without its column": (["gone.csv", "--split", "trian"], 1, "no part 'trian'"),
+    "no such split": (["split.csv", "--split", "trian"], 1, "no case has the split 'trian'. Its column split has test, train."),
     "missing file": (["gone.csv"], 1, "which does not exist"),
     "doubled case": (["twice.csv"], 1, "more than once"),
     "bad bound": (["dataset", "--bound", "0"], 2, "bound 0"),
@@ -181,6 +187,9 @@ def test_what_cannot_be_fitted_is_one_line(
     Path("columns.csv").write_text("case,image\na,b\n")
     Path("gone.csv").write_text("case,image,labels\na,x.nii.gz,y.nii.gz\n")
     row = "a,dataset/imagesTr/case.nii.gz,dataset/labelsTr/case.nii.gz\n"
+    Path("semicolons.csv").write_text("\ufeffcase;image;labels\na;x.nii.gz;y.nii.gz\n", encoding="utf-8")
+    Path("tabs.csv").write_text("case\timage\tlabels\na\tx.nii.gz\ty.nii.gz\n")
+    Path("split.csv").write_text("case,image,labels,split\na,x.nii.gz,y.nii.gz,train\nb,x.nii.gz,y.nii.gz,test\n")
     Path("twice.csv").write_text(f"case,image,labels\n{row}{row}")
     Path("one_class.csv").write_text("case,image,class\na,dataset/imagesTr/case.nii.gz,benign\n")
     arguments, expected, message = BAD[name]

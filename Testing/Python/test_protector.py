@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MedProtectLib import protect_file, restore_file
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.levels import BOUND_ROUNDING
 from MedProtectLib.methods.umed import UMed
@@ -269,6 +272,8 @@ def test_below_two_levels_warns_and_below_one_refuses() -> None:
     assert any("stored levels" in warning for warning in coarse.warnings)
     with pytest.raises(MedProtectError, match="nothing could be written"):
         Protector(profile=untrained(3), window=(0, 60)).protect(volume, labels)
+    with pytest.raises(MedProtectError, match="the largest bound, 32/255, does not mend that"):
+        Protector(profile=untrained(3), window=(0, 7)).protect(volume, labels)
     fine = Protector(profile=untrained(3), window=(0, 400)).protect(volume, labels)
     assert not fine.warnings
 
@@ -286,6 +291,8 @@ def test_an_unreachable_target_is_refused_rather_than_ignored() -> None:
         *({"window": window} for window in ((3, 1), (1, 2, 3), 5, ("a", "b"), (-1e308, 1e308))),
         *({"seed": seed} for seed in (-1, 2**63, 1.5)),
         {"target_psnr": 0.0},
+        {"target_psnr": "50"},
+        {"bound": "4/255"},
         {"method": "nosuch"},
         {"modality": "ct"},
     ],
@@ -312,6 +319,84 @@ def test_values_that_are_no_numbers_are_named(value: float) -> None:
         Protector(profile=untrained(3)).protect(volume, labels)
 
 
+def case_of(what: str) -> tuple[object, object]:
+    """An image and labels of which one is no such thing."""
+    volume, labels = scene()
+    array, grid = volume.array, volume.geometry
+    return {
+        "array": lambda: (array, labels),
+        "no labels": lambda: (volume, None),
+        "label array": lambda: (volume, labels.layers[0]),
+        "tensor": lambda: (Volume(torch.tensor(array), grid), labels),  # type: ignore[arg-type]
+        "label tensor": lambda: (volume, LabelMap.from_array(torch.tensor(array), grid)),  # type: ignore[arg-type]
+        "bool": lambda: (Volume(array > 200, grid), labels),
+        "complex": lambda: (Volume(array.astype(complex), grid), labels),
+        "float16": lambda: (Volume(array.astype("float16"), grid), labels),
+        "fractions": lambda: (volume, LabelMap.from_array(labels.layers[0] * 0.3, grid)),
+        "negative": lambda: (volume, LabelMap.from_array(labels.layers[0].astype(int) - 1, grid)),
+        "infinite": lambda: (volume, LabelMap.from_array(labels.layers[0] * np.inf, grid)),
+        "texts": lambda: (volume, LabelMap.from_array(labels.layers[0].astype(str), grid)),
+    }[what]()
+
+
+@pytest.mark.filterwarnings("error", "ignore:invalid value encountered in multiply")
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("array", "the image is a ndarray: give a Volume"),
+        ("no labels", "the labels are a NoneType: give a LabelMap"),
+        ("label array", "the labels are a ndarray"),
+        ("tensor", "a Tensor where a NumPy array is needed"),
+        ("label tensor", "a Tensor where a NumPy array is needed"),
+        ("bool", "stored as bool"),
+        ("complex", "stored as complex128"),
+        ("float16", "stored as float16"),
+        ("fractions", "not whole numbers"),
+        ("negative", "negative values"),
+        ("infinite", "not whole numbers"),
+        ("texts", "stored as <U"),
+    ],
+)
+def test_what_is_no_image_and_no_label_map_is_one_line(what: str, said: str) -> None:
+    with pytest.raises(MedProtectError, match=said):
+        Protector(profile=untrained(3)).protect(*case_of(what))  # type: ignore[arg-type]
+
+
+def test_labels_may_be_a_mask_or_whole_floats() -> None:
+    labels = scene()[1]
+    for array in (labels.layers[0] > 0, labels.layers[0].astype(float)):
+        again = LabelMap.from_array(array, labels.geometry)
+        assert again.layers[0].dtype == np.uint8
+        assert np.array_equal(again.layers[0], array)
+
+
+def test_a_profile_of_another_method_than_the_given_one_is_refused(tmp_path: Path) -> None:
+    untrained(3).save(tmp_path / "p.medprotect")
+    with pytest.raises(UsageError, match=r"the profile .* is of method umed"):
+        Protector.from_profile(tmp_path / "p.medprotect", method="weave")
+    assert Protector.from_profile(tmp_path / "p.medprotect", method="umed").method_name == "umed"
+
+
+def test_files_want_a_protector_and_a_key(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the protector is a str"):
+        protect_file("a.nii", "b.nii", tmp_path / "out", "umed")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the key is a str"):
+        protect_file("a.nii", "b.nii", tmp_path / "out", Protector(), key="site.key")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the key is a str"):
+        restore_file("a.nii", tmp_path, "site.key", tmp_path / "b.nii")  # type: ignore[arg-type]
+
+
+def test_the_example_for_arrays_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "np.load" in block]
+    volume, labels = scene()
+    monkeypatch.chdir(tmp_path)
+    np.save("ct.npy", volume.array)
+    np.save("ct_labels.npy", (labels.layers[0] > 0) * np.uint8(5))
+    exec(code, {})
+    assert np.count_nonzero(np.load("ct_protected.npy") != volume.array)
+
+
 def test_labels_must_fit_their_grid() -> None:
     with pytest.raises(MedProtectError, match=r"a layer of shape \(3, 4, 5\) does not fit a grid of shape \(3, 4, 6\)"):
         LabelMap.from_array(np.ones((3, 4, 5), np.uint8), Geometry((6, 4, 3)))
@@ -325,6 +410,11 @@ def test_segments_are_chosen_by_one_name_or_value_or_by_several() -> None:
         assert [segment.value for segment in labels.select(wanted).segments] == values, wanted
     with pytest.raises(MedProtectError, match="no segment '0'"):
         labels.select(0)
+    with pytest.raises(MedProtectError, match=r"no segment 'Tumor'\. Did you mean 'tumour'\? Segments in the file: 1, 2, tumour \(12\)"):
+        labels.select("Tumor")
+    many = LabelMap.from_array(np.arange(41, dtype=np.uint8).reshape(1, 1, 41), Geometry((41, 1, 1)))
+    with pytest.raises(MedProtectError, match=r"no segment 'x'\. Segments in the file: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 30 more\."):
+        many.select("x")
 
 
 def test_components_of_all_channels_add_up_where_one_channel_is_flat() -> None:

@@ -250,6 +250,27 @@ def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_p
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("moment", ["process._settled", "run.list_cases"])
+def test_an_interrupted_release_says_what_it_keeps(
+    moment: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"MedProtectLib.release.{moment}", stop)
+        code, _, said = call(run, dataset, out, profile)
+    assert (code, len(said.splitlines())) == (1, 1)
+    if moment == "run.list_cases":
+        assert "cancelled: what was not complete was removed." in said
+        assert not out.exists()
+    else:
+        assert f"what is done is kept in {out} and {out}_private. Go on with --resume" in said
+        assert call(run, dataset, out, profile, "--resume")[0] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
     assert call(run, dataset, out, profile)[0] == 0
@@ -399,13 +420,13 @@ def test_one_image_is_not_protected_twice_with_different_labels(run: Run, profil
 
 def test_a_public_profile_and_the_vault_need_a_word(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset = decathlon(tmp_path / "in", 1)
-    for options, word in (
-        (("--no-vault",), "profile of your own"),
-        (("--no-vault", "--profile", Path("MedProtectLib/profiles/umed_3d.medprotect").absolute()), "--allow-public-profile"),
-        (("--profile", profile), "--key FILE"),
+    for options, expected, word in (
+        (("--no-vault",), 2, "profile of your own"),
+        (("--no-vault", "--profile", Path("MedProtectLib/profiles/umed_3d.medprotect").absolute()), 1, "--allow-public-profile"),
+        (("--profile", profile), 2, "--key FILE"),
     ):
         code, _, said = run("release", dataset, "--output", tmp_path / "out", *options)
-        assert code == 1
+        assert code == expected
         assert word in said
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out_private").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ require_harness()
 
 import slicer
 
+import MedProtectLib
 from MedProtectLib import MedProtectError, read_labels, read_volume
 from MedProtectLib.io.resample import on_grid_of
 from MedProtectSlicer.child import pythonExecutable
@@ -548,6 +550,38 @@ def test_fit_refuses_what_it_cannot_do(a_logic, a_scene, tmp_path):
             a_logic.fitTask(dataset, profile)
     with pytest.raises(MedProtectError, match="neither a dataset folder"):
         a_logic.fitTask(tmp_path / "nothing", tmp_path / "p.medprotect").run()
+
+
+def messages_of_the_library():
+    """Every text in the library that names an option, with {} for what it fills in; those of releases alone are not for the panel."""
+    library, of_releases = Path(MedProtectLib.__file__).parent, {"restore.py", "keys.py", "vault.py"}
+    for path in library.rglob("*.py"):
+        if "cli" in path.parts or ("release" in path.parts and path.name not in of_releases):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        parts = {id(part) for text in ast.walk(tree) if isinstance(text, ast.JoinedStr) for part in text.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+                yield node.value
+
+
+NEVER_GIVEN = "--(class|scope|set|public|regimes|fit-steps|series)\\b|can go on from it|Where 'medprotect release'"
+
+
+def test_every_message_of_the_library_becomes_a_sentence_of_the_panel(a_scene):
+    told = [text for text in messages_of_the_library() if re.search(r"(?<![\w-])--[a-z]|'medprotect ", text) and "\n" not in text]
+    assert len(told) > 30
+    for text in told:
+        said = inModuleWords(text)
+        left = re.search(r"--[a-z]+|'medprotect|another (the|Private|Profile|Method)|[Gg]ive the (folder|place)", said)
+        assert left is None or re.search(NEVER_GIVEN, text), said
+
+
+def test_an_existing_file_is_told_in_the_words_of_its_section(a_scene):
+    said = inModuleWords("a.nii: this file exists. Use --overwrite to replace it, or choose another --output.")
+    assert said == "a.nii: this file exists. Allow it to be replaced, or choose another place."
 
 
 def test_library_words_become_the_modules(a_scene):
