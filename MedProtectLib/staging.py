@@ -23,7 +23,7 @@ IMAGE = "|".join(map(re.escape, (*READERS, *DATA_EXTENSIONS, ".dcm")))
 SHAREABLE_FILE = re.compile(rf"_record\.json|_protected(_\d{{4}})?({IMAGE})")
 PRIVATE_FILE = re.compile(r"_private_record\.json|_perturbation\.(nrrd|medvault)|_report(_\d{4})?\.html|_overlay(_\d{4})?\.png")
 INSTANCE = re.compile(r"\d{4,}\.dcm")
-STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-(?P<began>\d+)\.staging$")
+STAGING = re.compile(r"^\.(?P<name>.+)\.(?P<host>[^.]+?)-(?P<pid>\d+)(-(?P<began>\d+))?\.staging$")  # formerly without "began"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _sweep(destination: Destination) -> None:
             match = STAGING.match(path.name)
             if match is None:
                 continue
-            gone = Writer(match["host"], int(match["pid"]), int(match["began"])).is_gone()
+            gone = Writer(match["host"], int(match["pid"]), int(match["began"])).is_gone() if match["began"] else None
             if gone or (gone is None and time.time() - path.stat().st_mtime > FORGOTTEN_AFTER_S):
                 shutil.rmtree(path)
             elif gone is False and match["name"] == destination.name:

@@ -24,6 +24,9 @@ def inModuleWords(message: str) -> str:
         "Use another --method": _("Use another method"),
         "Use --dimension 2": _("Choose 2D under Kind"),
         "another --seed": _("another seed"),
+        "a secret --seed": _("a secret seed"),
+        " (--split train)": "",
+        "Give it by --passphrase-file, or another one": _("Take another one"),
     }
     names = {
         "--segments": _("the list of segments"),

@@ -253,7 +253,7 @@ def told_of_seen(method: str, seen: int) -> str:
     """What to say of a method that was fitted on cases of the audit."""
     return (
         f"{method}: fitted on {seen} of the cases that validate and test here, which makes its scores worthless. Fit it on the training "
-        "cases alone, with 'medprotect fit --split train'."
+        "cases alone (--split train)."
     )
 
 

@@ -13,11 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import channel_files, read_labels, read_volume, stem_of
+from MedProtectLib.io import channel_files, extension_of, read_labels, read_volume, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
 from MedProtectLib.io.label_names import check_no_labels
 from MedProtectLib.io.names import is_dicom, part_with_labels
 from MedProtectLib.io.npz import member_volume, read_array
+from MedProtectLib.io.volumes import READERS
 from MedProtectLib.untrusted import is_file, read_table
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 
@@ -197,7 +198,8 @@ def _from_dicom(folder: Path) -> list[CaseFiles]:
 def _from_class_folders(folder: Path) -> list[CaseFiles]:
     classes = [p for p in sorted(folder.glob("*")) if p.is_dir() and not p.name.startswith(".")]
     for each in classes:
-        check_no_labels(each, each.name, [stem_of(image) for image in _visible(each)])
+        if images := [stem_of(path) for path in _visible(each) if extension_of(path) in READERS]:
+            check_no_labels(each, each.name, images)
     cases = [CaseFiles(f"{c.name}/{stem_of(image)}", image, image_class=c.name) for c in classes for image in _visible(c)]
     if cases and len({case.image_class for case in cases}) < 2:
         raise MedProtectError(f"{folder}: all images are in one class folder. Classification needs at least two classes.")

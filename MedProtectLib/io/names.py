@@ -36,13 +36,15 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
 def part_with_labels(dataset: Path) -> str | None:
     """What follows "images" and "labels" in the names of the folders that hold the labelled cases of a dataset.
 
-    "Tr" for Decathlon and nnU-Net, nothing where the folders are called images and labels and hold files other than DICOM; None
-    where a dataset has no such folders.
+    "Tr" for Decathlon and nnU-Net, nothing where the folders are called images and labels and hold image files other than DICOM;
+    None where a dataset has no such folders.
     """
+    from MedProtectLib.io.volumes import READERS
+
     if (dataset / "imagesTr").is_dir():
         return "Tr"
-    images = (p for p in (dataset / "images").glob("*") if p.is_file() and not p.name.startswith("."))
-    first = next(images, None)
+    images = (p for p in (dataset / "images").glob("*") if extension_of(p) in READERS and p.is_file() and not p.name.startswith("."))
+    first = min(images, default=None)
     return "" if (dataset / "labels").is_dir() and first is not None and not is_dicom(first) else None
 
 

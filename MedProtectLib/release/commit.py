@@ -61,11 +61,12 @@ def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, A
         path.chmod(0o600)
         _move(path, folder / path.relative_to(stage.private))
     new: list[Path] = []
+    own = {case.image.target, *case.own_targets}  # a copy may be another case's as well
     try:
         for path in files_below(stage.shared):
             target = roots.target(path.relative_to(stage.shared).as_posix())
             target.parent.mkdir(parents=True, exist_ok=True)
-            new += [] if target.exists() else [target]
+            new += [target] if path.relative_to(stage.shared).as_posix() in own and not target.exists() else []
             _move(path, target)
         write_record(roots, record)
     except BaseException:

@@ -62,7 +62,8 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
                     uses.add(f"{place}\n{use}")
                 count, unlabelled = count + 1, unlabelled + (not case.labelled)
                 file.write(json.dumps(case.as_json()) + "\n")
-        if withdrawn and not settings.roots.cases.exists():  # later they may have been deleted
+        withdrawn -= _known_before(settings)  # their files may have been deleted first
+        if withdrawn and not settings.roots.cases.exists():
             _refuse_withdrawn(layout, min(withdrawn))
         names.sort()
         places.sort()
@@ -139,6 +140,15 @@ def _refuse_mixed_up(layout: Layout, settings: Settings) -> None:
             raise MedProtectError(
                 f"case '{case.name}': '{place}' would be two different files of the release (capitals do not count). Rename one of them."
             )
+
+
+def _known_before(settings: Settings) -> set[str]:
+    """The names that shall be withdrawn and that the previous version, or one before it, released or listed."""
+    earlier = settings.earlier
+    if earlier is None:
+        return set()
+    of_list = {str(content["name"]) for content in listed(earlier) if content["name"] in settings.withdrawn}
+    return of_list | {name for name in settings.withdrawn if (earlier.names / file_name_of(name)).exists()}
 
 
 def _refuse_withdrawn(layout: Layout, name: str) -> None:

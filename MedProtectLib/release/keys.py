@@ -14,6 +14,7 @@ import secrets
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,8 @@ def save_key(key: Key, path: str | os.PathLike[str]) -> None:
     except OSError as error:
         raise MedProtectError(f"{path}: cannot be written ({error.strerror}).") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     if not written:
         raise MedProtectError(f"{path}: this file exists, and a key that is overwritten is lost for ever. Choose another name.")
 

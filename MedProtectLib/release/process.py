@@ -181,7 +181,7 @@ def _sealed_again(settings: Settings, case: ReleaseCase, record: Mapping[str, An
     Raises:
         ChangedCaseError: it was sealed under another key. MedProtectError: it cannot be made.
     """
-    from MedProtectLib.release.sealing import is_sealed, released_image, sealed
+    from MedProtectLib.release.sealing import is_sealed, released_image, sealed, sealed_before
 
     try:
         if is_sealed(settings.roots, record, key):
@@ -189,9 +189,11 @@ def _sealed_again(settings: Settings, case: ReleaseCase, record: Mapping[str, An
     except MedProtectError as error:
         raise ChangedCaseError(str(error)) from error
     volume = read_case_image(settings.root, case)
-    entry = sealed(settings, case, volume, released_image(settings.roots, case, volume), key)
+    stored = released_image(settings.roots, case, volume)
+    found = None if "vault_entry" in record else sealed_before(settings, case, stored, key)
+    entry = found or sealed(settings, case, volume, stored, key)
     write_record(settings.roots, {**record, "vault_entry": entry})
-    return True
+    return found is None
 
 
 def _remember(settings: Settings, case: ReleaseCase, record: Mapping[str, Any]) -> None:

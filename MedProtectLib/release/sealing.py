@@ -13,7 +13,7 @@ from MedProtectLib.release.case import ReleaseCase
 from MedProtectLib.release.keys import Key
 from MedProtectLib.release.roots import MEMBER, Roots
 from MedProtectLib.release.settings import Settings
-from MedProtectLib.release.vault import Entry, seal
+from MedProtectLib.release.vault import SUFFIX, Entry, content_sha256, seal
 from MedProtectLib.volume import Volume
 
 
@@ -45,6 +45,17 @@ def is_sealed(roots: Roots, record: Mapping[str, Any], key: Key) -> bool:
     if not known:
         raise MedProtectError(f"{entry.path}: sealed under another key. Give the key that the release began with.")
     return True
+
+
+def sealed_before(settings: Settings, case: ReleaseCase, stored: Volume, key: Key) -> str | None:
+    """The name of the entry of a committed case whose record, of an earlier version of the program, does not name it; None without one."""
+    path = settings.roots.vault / f"{content_sha256(stored)}{SUFFIX}"
+    try:
+        entry = Entry.load(path)
+        entry.open(key)
+    except MedProtectError:
+        return None
+    return path.name if (entry.header.release, entry.header.case) == (settings.name, case.name) else None
 
 
 def released_image(roots: Roots, case: ReleaseCase, original: Volume) -> Volume:

@@ -332,13 +332,16 @@ def test_a_run_that_died_does_not_hold_its_case(run: Run, case: tuple[Path, Path
     earlier, elsewhere = replace(me, began=me.began - 1), replace(me, host="elsewhere")
     names = (f".{name}.{writer.name}.staging" for name, writer in (("mr", earlier), ("mr", elsewhere), ("old", elsewhere)))
     dead, fresh, old = (out / name for name in names)
-    for folder in (dead, fresh, old):
+    of_former_program = out / ".mr.elsewhere-999999.staging"
+    for folder in (dead, fresh, old, of_former_program):
         folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
+    for folder in (old, of_former_program):
+        os.utime(folder, (0, 0))
     command = ("protect", case[0], "--labels", case[1], "--output", out)
     assert run(*command)[0] == 0
     assert listing(out) == ["mr_protected.nrrd", "mr_record.json"]
     assert [folder.exists() for folder in (dead, fresh, old)] == [False, True, False], "another machine may be at work, but not for a day"
+    assert not of_former_program.exists()
     at_work = out / f".mr.{me.name}.staging"
     at_work.mkdir()
     code, _, err = run(*command, "--overwrite")

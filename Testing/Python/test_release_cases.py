@@ -17,7 +17,7 @@ import pytest
 from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit
 from MedProtectLib.io.dicom import Inventory, LabelFile, Series
-from MedProtectLib.io.names import is_dicom
+from MedProtectLib.io.names import is_dicom, part_with_labels
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.dicom_tree import DicomTree
@@ -154,6 +154,44 @@ def test_a_withdrawn_case_may_be_deleted_before_the_release_goes_on(run: Run, pr
     assert call(run, dataset, out, profile, "--withdraw", gone, "--resume")[1]["counts"]["skipped"] == 2
 
 
+def test_a_case_of_the_previous_version_may_be_deleted_and_then_withdrawn(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, gone = decathlon(tmp_path / "in", 3), NAMES[0].removesuffix(".nii.gz")
+    assert call(run, dataset, tmp_path / "v1", profile)[0] == 0
+    for part in ("imagesTr", "labelsTr"):
+        (dataset / part / NAMES[0]).unlink()
+    for version in (2, 3):
+        more = ("--previous", tmp_path / f"v{version - 1}", "--withdraw", gone)
+        code, answer, said = call(run, dataset, tmp_path / f"v{version}", profile, *more)
+        assert (code, answer["counts"]["ok"]) == (0, 2), said
+    assert call(run, dataset, tmp_path / "v4", profile, "--previous", tmp_path / "v3", "--withdraw", "nobody")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "part"),
+    [
+        (("images/a.nii.gz", "labels/a.nii.gz", "images/0.csv"), ""),
+        (("images/p1/1.dcm", "images/index.csv", "labels/seg.dcm"), None),
+        (("images/README.txt", "labels/seg.dcm"), None),
+        (("images/a/1.png", "images/index.csv", "labels/labels.csv"), None),
+        (("images/a.nii.gz",), None),
+        (("imagesTr/a.nii.gz", "images/a.nii.gz", "labels/a.nii.gz"), "Tr"),
+    ],
+)
+def test_which_folders_hold_images_with_labels(tmp_path: Path, files: tuple[str, ...], part: str | None) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert part_with_labels(tmp_path) == part
+
+
+def test_words_about_a_dataset_in_its_index_are_kept(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    about = {"name": "x", "dataset": {"name": "Hippocampus", "licence": "CC BY"}}
+    (dataset / "dataset.json").write_text(json.dumps(about))
+    assert call(run, dataset, out, profile)[0] == 0
+    assert json.loads((out / "dataset.json").read_text()) == about
+
+
 @pytest.mark.parametrize(
     ("rows", "word"),
     [
@@ -204,7 +242,7 @@ def test_names_that_only_some_systems_tell_apart_are_refused(run: Run, profile: 
         ("dataset.json", b'{"training": ['),
         ("dataset.json", b'{"training": [{"picture": 1}]}'),
         ("dataset.json", b"[1]"),
-        ("dataset.json", b'{"dataset": {"a": 3}}'),
+        ("dataset.json", b'{"dataset": {"a": {"images": 3}}}'),
         ("participants.tsv", b"participant_id\n\xff\n"),
         ("dataset_description.json", b'{"GeneratedBy": 1}'),
     ],

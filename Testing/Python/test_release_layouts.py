@@ -114,6 +114,14 @@ def test_label_maps_are_not_taken_for_images_of_a_class(
             find_cases(dataset)
 
 
+def test_a_folder_of_labels_without_an_image_is_no_class(tmp_path: Path, rng: np.random.Generator) -> None:
+    for path in ("benign/1.png", "malignant/1.png"):
+        picture(tmp_path / path, rng)
+    (tmp_path / "labels").mkdir()
+    assert {case.image_class for case in find_cases(tmp_path)} == {"benign", "malignant"}
+    assert len(list(find_layout(tmp_path).cases())) == 2
+
+
 def test_classes_may_share_the_names_of_their_images(tmp_path: Path, rng: np.random.Generator) -> None:
     for path in ("benign/1.png", "benign/1_mask_of_a_dancer.png", "malignant/1.png"):
         picture(tmp_path / path, rng)

@@ -51,7 +51,7 @@ def restored(run: Run, protected: Path, vault: Path, key: Path, output: Path) ->
     return voxels(output)
 
 
-@pytest.mark.parametrize("lost", ["gone", "damaged", "empty", "unknown"])
+@pytest.mark.parametrize("lost", ["gone", "damaged", "empty"])
 def test_a_lost_entry_is_made_again(run: Run, profile: Path, tmp_path: Path, key: Path, lost: str) -> None:
     """Nothing that went out is touched by it."""
     dataset, out, vault = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "out_private" / "vault"
@@ -65,9 +65,6 @@ def test_a_lost_entry_is_made_again(run: Run, profile: Path, tmp_path: Path, key
     entry = vault / content["vault_entry"]
     if lost == "gone":
         entry.unlink()
-    elif lost == "unknown":  # a release of an earlier MedProtect
-        del content["vault_entry"]
-        record.write_text(json.dumps(content))
     else:
         entry.write_bytes(entry.read_bytes()[:-1] + b"?" if lost == "damaged" else b"")
     code, answer, _ = call(run, dataset, out, profile, key, "--resume")
@@ -78,6 +75,23 @@ def test_a_lost_entry_is_made_again(run: Run, profile: Path, tmp_path: Path, key
         original = restored(run, out / "imagesTr" / name, vault, key, tmp_path / "back" / name)
         assert np.array_equal(original, voxels(dataset / "imagesTr" / name))
     assert call(run, dataset, out, profile, key, "--resume")[1]["counts"]["skipped"] == 2
+
+
+def test_a_release_of_an_earlier_program_keeps_its_entries(run: Run, profile: Path, tmp_path: Path, key: Path) -> None:
+    """Its records do not name them, and their names do not tell the case."""
+    dataset, out, vault = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "out_private" / "vault"
+    assert call(run, dataset, out, profile, key)[0] == 0
+    for record in (tmp_path / "out_private" / "cases").glob("*/record.json"):
+        content = json.loads(record.read_text())
+        entry = vault / content.pop("vault_entry")
+        entry.rename(vault / f"{entry.name.partition('.')[0]}.medvault")
+        record.write_text(json.dumps(content))
+    kept = tree(vault)
+    for _ in range(2):
+        assert call(run, dataset, out, profile, key, "--resume")[1]["counts"]["skipped"] == 2
+        assert tree(vault) == kept
+    original = restored(run, out / "imagesTr" / NAMES[0], vault, key, tmp_path / "back.nii.gz")
+    assert np.array_equal(original, voxels(dataset / "imagesTr" / NAMES[0]))
 
 
 def test_an_entry_under_another_key_is_left_as_it_is(run: Run, profile: Path, tmp_path: Path, key: Path) -> None:

@@ -96,7 +96,7 @@ class NnUNet(Layout):
             kept: dict[str, Any] = {
                 key: _kept(index[key], released) for key in ("training", "validation", "test") if isinstance(index.get(key), list)
             }
-            if isinstance(index.get("dataset"), dict):
+            if _names_images(index.get("dataset")):
                 kept["dataset"] = {case: about for case, about in index["dataset"].items() if _is_released(about["images"][0], released)}
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             raise MedProtectError(f"{path}: not the index of a dataset, or damaged. Repair it or take it away.") from error
@@ -155,6 +155,11 @@ def grouped(folder: Path, labels: LabelFiles) -> Iterator[tuple[str, list[Path]]
             yield from ((stem_of(file), [file]) for file in files)
         else:
             yield case, files
+
+
+def _names_images(listed: Any) -> bool:
+    """Whether the entry "dataset" of an index is nnU-Net's, which names the images of every case, and not words about the dataset."""
+    return isinstance(listed, dict) and all(isinstance(about, dict) and bool(about.get("images")) for about in listed.values())
 
 
 def _beside(path: Path, stems: tuple[str, ...]) -> list[Path]:

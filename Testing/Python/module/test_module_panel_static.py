@@ -127,7 +127,7 @@ def test_what_people_read_is_translated(path):
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in inside | documentation | not_shown:
             continue
-        if node.value.startswith("--"):
+        if "--" in node.value:  # the library's words, which are looked for and never shown
             continue
         assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", node.value), f"line {node.lineno}: {node.value!r}"
     shown = [n for n in ast.walk(tree) if isinstance(n, ast.Assign) and getattr(n.targets[0], "attr", "") in SHOWN]

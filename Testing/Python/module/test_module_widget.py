@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
 import sys
 import time
+import urllib.request
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -794,6 +796,7 @@ def test_sample_data_is_what_the_project_ships(a_scene):
     source = SampleDataLogic.registered[-1]
     sums = (Path(slicer.modules.medprotect.path).parents[1] / "Resources" / "SampleData" / "SHA256SUMS").read_text(encoding="utf-8")
     listed = {line.split()[1]: line.split()[0] for line in sums.splitlines()}
-    for uri, checksum in zip(source["uris"], source["checksums"], strict=True):
-        assert checksum == "SHA256:" + listed[uri.partition("SampleData/")[2]]
+    bundled = [listed[f"totalseg_ct/{name}"] for name in ("ct.nii.gz", "labels.seg.nrrd")]
+    assert source["checksums"] == [f"SHA256:{sha256}" for sha256 in bundled]
+    assert [hashlib.sha256(urllib.request.urlopen(uri).read()).hexdigest() for uri in source["uris"]] == bundled
     assert Path(source["thumbnailFileName"]).is_file()
