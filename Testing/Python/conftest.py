@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from MedProtectLib.cli.main import main
+from release_cases import own_profile
 from samples import SAMPLES, SHARED, Run
 
 
@@ -59,3 +60,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return code, out.out, out.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a method whose pattern depends on the labels and on a random part, so that a second protection is another one."""
+    return own_profile(tmp_path_factory.mktemp("profile"))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time of a small case, and one test looks at them."""
+    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)

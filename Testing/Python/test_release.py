@@ -24,31 +24,14 @@ from MedProtectLib.release.keys import SiteKey, save_key
 from MedProtectLib.release.overview import write_overview
 from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.status import status_of
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, own_profile, tree, voxels
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, ledger, release_here, tree, voxels
 from samples import Run
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take most of the time of a small case, and one test looks at them."""
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
-
-
-def call(run: Run, dataset: Path, out: Path, profile: Path, *more: object) -> tuple[int, dict, str]:
-    """A release in this process without a vault, its JSON answer and what it said."""
-    code, answer, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--json", *more)
-    return code, json.loads(answer), said
 
 
 def test_a_release_has_the_layout_of_its_dataset_and_nothing_secret(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
     before = tree(dataset)
-    code, answer, _ = call(run, dataset, out, profile)
+    code, answer, _ = release_here(run, dataset, out, profile)
     assert code == 0
     assert (answer["ok"], answer["counts"]["ok"]) == (True, 2)
     assert tree(dataset) == before
@@ -80,7 +63,7 @@ def test_a_release_has_the_layout_of_its_dataset_and_nothing_secret(run: Run, pr
 @pytest.mark.usefixtures("no_pictures")
 def test_the_audit_trail_says_what_went_in_and_out(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out, private = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "secret"
-    assert call(run, dataset, out, profile, "--private", private, "--target-psnr", 50)[0] == 0
+    assert release_here(run, dataset, out, profile, "--private", private, "--target-psnr", 50)[0] == 0
     entries = [json.loads(line) for line in (private / "audit.jsonl").read_text().splitlines()]
     rows = list(csv.DictReader((private / "audit.csv").open()))
     assert [entry["case"] for entry in entries] == [row["case"] for row in rows] == [n.removesuffix(".nii.gz") for n in NAMES[:2]]
@@ -103,7 +86,7 @@ def test_a_dry_run_plans_and_writes_nothing(run: Run, profile: Path, tmp_path: P
     monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
     dataset = decathlon(tmp_path / "in", 2, unlabelled=1)
     before = tree(tmp_path)
-    code, answer, _ = call(run, dataset, tmp_path / "out", profile, "--dry-run")
+    code, answer, _ = release_here(run, dataset, tmp_path / "out", profile, "--dry-run")
     assert tree(tmp_path) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
     assert code == 1, "a case would not go out"
@@ -183,7 +166,7 @@ def damage(kind: str, dataset: Path, first: Path, out: Path) -> list[object]:
 def test_a_dry_run_ends_as_the_run_does(kind: str, run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
     dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
-    assert call(run, dataset, first, profile)[0] == 0
+    assert release_here(run, dataset, first, profile)[0] == 0
     command = ("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
     command = (*command, *damage(kind, dataset, first, out))
     before = tree(tmp_path)
@@ -200,12 +183,12 @@ def test_a_dry_run_of_a_new_version_lets_out_what_the_run_does(
 ) -> None:
     monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 1)
     dataset, first, out = decathlon(tmp_path / "in", 2), tmp_path / "v1", tmp_path / "out"
-    assert call(run, dataset, first, profile)[0] == 0
+    assert release_here(run, dataset, first, profile)[0] == 0
     (first / "imagesTr" / NAMES[0]).unlink()
-    code, answer, _ = call(run, dataset, out, profile, "--previous", first, "--dry-run")
+    code, answer, _ = release_here(run, dataset, out, profile, "--previous", first, "--dry-run")
     assert (code, answer["counts"]) == (0, {"ok": 2})
-    assert call(run, dataset, out, profile, "--previous", first)[0] == 0
-    assert call(run, dataset, out, profile, "--previous", first, "--dry-run", "--resume")[0] == 0
+    assert release_here(run, dataset, out, profile, "--previous", first)[0] == 0
+    assert release_here(run, dataset, out, profile, "--previous", first, "--dry-run", "--resume")[0] == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="files that Windows cannot have")
@@ -220,8 +203,8 @@ def test_paths_that_lead_to_no_file_are_named(run: Run, profile: Path, tmp_path:
     names = [NAMES[0], "fifo.nii.gz", "loop.nii.gz", "zero\0.nii.gz"]
     rows = "".join(f"{number},{name},labels.nii.gz\n" for number, name in enumerate(names))
     (dataset / "cases.csv").write_text(f"case,image,labels\n{rows}")
-    _, planned, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile, "--dry-run")
-    _, answer, _ = call(run, dataset / "cases.csv", tmp_path / "out", profile)
+    _, planned, _ = release_here(run, dataset / "cases.csv", tmp_path / "out", profile, "--dry-run")
+    _, answer, _ = release_here(run, dataset / "cases.csv", tmp_path / "out", profile)
     reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
     assert {case["case"]: case["reason"] for case in planned["cases"][1:]} == reasons
     assert answer["counts"]["ok"] == 1
@@ -232,19 +215,19 @@ def test_paths_that_lead_to_no_file_are_named(run: Run, profile: Path, tmp_path:
 @pytest.mark.usefixtures("no_pictures")
 def test_resume_skips_what_is_done_by_its_content(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in"), tmp_path / "out"
-    assert call(run, dataset, out, profile, "--resume")[1]["ok"] is True, "on an absent output it starts"
+    assert release_here(run, dataset, out, profile, "--resume")[1]["ok"] is True, "on an absent output it starts"
     done = tree(out)
     code, _, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0)
     assert code == 1
     assert "--resume" in said
     for path in dataset.rglob("*"):
         path.touch()
-    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    code, answer, _ = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["skipped"]) == (0, 3)
     assert tree(out) == done
     (out / "imagesTr" / NAMES[0]).write_bytes(b"damaged")
     (out / "labelsTr" / NAMES[1]).unlink()
-    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    code, answer, _ = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["skipped"], answer["counts"]["ok"]) == (0, 1, 2)
     assert tree(out) == done
 
@@ -260,23 +243,23 @@ def test_an_interrupted_release_says_what_it_keeps(
     dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(f"MedProtectLib.release.{moment}", stop)
-        code, _, said = call(run, dataset, out, profile)
+        code, _, said = release_here(run, dataset, out, profile)
     assert (code, len(said.splitlines())) == (1, 1)
     if moment == "run.list_cases":
         assert "cancelled: what was not complete was removed." in said
         assert not out.exists()
     else:
         assert f"what is done is kept in {out} and {out}_private. Go on with --resume" in said
-        assert call(run, dataset, out, profile, "--resume")[0] == 0
+        assert release_here(run, dataset, out, profile, "--resume")[0] == 0
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_released_case_is_not_exchanged_in_place(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
-    assert call(run, dataset, out, profile)[0] == 0
+    assert release_here(run, dataset, out, profile)[0] == 0
     done = tree(out)
     shutil.copyfile(dataset / "labelsTr" / NAMES[1], dataset / "labelsTr" / NAMES[0])
-    code, answer, said = call(run, dataset, out, profile, "--resume")
+    code, answer, said = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["failed"]) == (1, 1)
     assert "--previous" in said
     told = {row["case"]: row for row in csv.DictReader((tmp_path / "out_private" / "audit.csv").open())}
@@ -307,7 +290,7 @@ def test_bad_cases_are_quarantined_with_a_reason_and_the_others_go_out(run: Run,
     nib.save(nib.Nifti1Image(np.zeros(labels.shape, np.uint8), labels.affine), dataset / "labelsTr" / NAMES[2])
     (dataset / "labelsTr" / NAMES[3]).unlink()
     (dataset / "labelsTr" / NAMES[3]).symlink_to(profile)
-    code, answer, said = call(run, dataset, out, profile)
+    code, answer, said = release_here(run, dataset, out, profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"], answer["counts"]["failed"]) == (1, 1, 4, 0)
     reasons = {p.stem: json.loads(p.read_text())["reason"] for p in (tmp_path / "out_private" / "quarantine").iterdir()}
     assert set(reasons) == {*(n.removesuffix(".nii.gz") for n in NAMES[1:4]), f"imagesTs%2F{NAMES[4].removesuffix('.nii.gz')}"}
@@ -324,7 +307,7 @@ def test_bad_cases_are_quarantined_with_a_reason_and_the_others_go_out(run: Run,
         for name in NAMES[1:4]:
             (dataset / part / name).unlink()
             shutil.copyfile(HIPPOCAMPUS / part / name, dataset / part / name)
-    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    code, answer, _ = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["ok"], answer["counts"]["skipped"], answer["counts"]["quarantined"]) == (1, 3, 1, 1)
     assert len(list((tmp_path / "out_private" / "quarantine").iterdir())) == 1
 
@@ -338,7 +321,7 @@ def test_unlabelled_cases_never_go_out_silently(run: Run, profile: Path, tmp_pat
     assert code == 1
     assert "1 of 2 cases have no labels" in said
     assert not (tmp_path / "a").exists() or not list((tmp_path / "a").iterdir())
-    code, answer, _ = call(run, dataset, tmp_path / "b", profile, "--unlabelled", "copy")
+    code, answer, _ = release_here(run, dataset, tmp_path / "b", profile, "--unlabelled", "copy")
     assert (code, answer["counts"]["copied"]) == (0, 1)
     assert (tmp_path / "b" / "imagesTs" / NAMES[1]).read_bytes() == (dataset / "imagesTs" / NAMES[1]).read_bytes()
     entries = [json.loads(line) for line in (tmp_path / "b_private" / "audit.jsonl").read_text().splitlines()]
@@ -367,7 +350,7 @@ def test_a_release_that_cannot_begin_leaves_nothing(
         code, _, said = run(*command)
     assert (code, len(said.splitlines())) == (1, 1)
     assert not (tmp_path / "new").exists()
-    assert call(run, dataset, out, profile, "--resume", "--unlabelled", "copy")[0] == 0
+    assert release_here(run, dataset, out, profile, "--resume", "--unlabelled", "copy")[0] == 0
     code, _, _ = run(*command, "--resume", "--unlabelled", "fail")
     assert (code, (out.with_name("out_private") / "manifest.json").is_file()) == (1, True)
 
@@ -375,13 +358,13 @@ def test_a_release_that_cannot_begin_leaves_nothing(
 @pytest.mark.usefixtures("no_pictures")
 def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
-    assert call(run, dataset, out, profile)[0] == 0
+    assert release_here(run, dataset, out, profile)[0] == 0
     code, _, said = run("release", out, "--output", tmp_path / "again", "--profile", profile, "--no-vault", "--jobs", 0)
     assert code == 1
     assert "a release of MedProtect already" in said
     (out / "medprotect_release.json").unlink()
     (out / "medprotect_records.jsonl").rename(out / "imagesTr" / "medprotect_records.jsonl")
-    code, answer, _ = call(run, out, tmp_path / "again", profile)
+    code, answer, _ = release_here(run, out, tmp_path / "again", profile)
     assert (code, answer["counts"]["quarantined"]) == (1, 1)
     assert "protected already" in answer["problems"][0]["reason"]
     single = tmp_path / "single"
@@ -390,7 +373,7 @@ def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path:
     mixed = decathlon(tmp_path / "mixed", 1)
     shutil.copyfile(next(single.glob("*_protected.nii.gz")), mixed / "imagesTr" / NAMES[0])
     shutil.copyfile(next(single.glob("*_record.json")), mixed / "imagesTr" / "any_record.json")
-    code, answer, _ = call(run, mixed, tmp_path / "third", profile)
+    code, answer, _ = release_here(run, mixed, tmp_path / "third", profile)
     assert (code, answer["counts"]["quarantined"]) == (1, 1)
 
 
@@ -413,7 +396,7 @@ def test_a_renamed_image_in_two_files_is_known_by_its_record(run: Run, profile: 
 def test_one_image_is_not_protected_twice_with_different_labels(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
     shutil.copyfile(dataset / "imagesTr" / NAMES[0], dataset / "imagesTr" / NAMES[1])
-    code, answer, _ = call(run, dataset, out, profile)
+    code, answer, _ = release_here(run, dataset, out, profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
     assert "the same as that of case" in answer["problems"][0]["reason"]
 
@@ -483,7 +466,7 @@ def test_a_folder_with_other_files_is_refused(run: Run, profile: Path, tmp_path:
 @pytest.mark.usefixtures("no_pictures")
 def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
-    assert call(run, dataset, out, profile)[0] == 0
+    assert release_here(run, dataset, out, profile)[0] == 0
     events = [(entry["event"], entry.get("case")) for entry in ledger(tmp_path / "out_private")]
     first, second = (name.removesuffix(".nii.gz") for name in NAMES[:2])
     assert events == [("run", None), ("started", first), ("ok", first), ("started", second), ("ok", second), ("ended", None)]
@@ -586,9 +569,9 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_the_case(
 
     with monkeypatch.context() as patch:
         patch.setattr("MedProtectLib.release.make.write_and_reread", refuse)
-        code, answer, _ = call(run, dataset, out, profile)
+        code, answer, _ = release_here(run, dataset, out, profile)
     assert (code, answer["counts"]["failed"], answer["counts"]["quarantined"]) == (1, 1, 0)
-    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
+    assert release_here(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names that no Windows file can have")
@@ -604,7 +587,7 @@ def test_links_and_names_that_lead_out_stay_behind(run: Run, profile: Path, tmp_
     (dataset / "imagesTs").symlink_to(secret)
     for part in ("imagesTr", "labelsTr"):
         (dataset / part / NAMES[1]).rename(dataset / part / "con.nii.gz")
-    code, answer, said = call(run, dataset, out, profile, "--unlabelled", "copy")
+    code, answer, said = release_here(run, dataset, out, profile, "--unlabelled", "copy")
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 2)
     assert "symbolic link" in said
     assert "Rename" in said

@@ -21,25 +21,10 @@ from MedProtectLib.io.names import is_dicom, part_with_labels
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.dicom_tree import DicomTree
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, release_here, tree
 from samples import Run
 
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
-
-
-def call(run: Run, dataset: Path, out: Path, profile: Path, *more: object) -> tuple[int, dict, str]:
-    """A release in this process, without a vault unless a key is given, its JSON answer and what it said."""
-    vault = () if "--key" in more else ("--no-vault",)
-    code, answer, said = run("release", dataset, "--output", out, "--profile", profile, *vault, "--jobs", 0, "--json", *more)
-    return code, json.loads(answer), said
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def volume(path: Path, seed: int) -> Path:
@@ -81,11 +66,11 @@ def test_a_case_that_stays_behind_leaves_what_others_need(run: Run, profile: Pat
     content = whole.read_bytes()
     whole.write_bytes(content[: len(content) // 2])
     labels = "sub-01/anat/sub-01_dseg.nii.gz"
-    code, answer, _ = call(run, dataset, out, profile)
+    code, answer, _ = release_here(run, dataset, out, profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
     assert tree(out)[labels] == tree(dataset)[labels]
     done = tree(out)
-    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    code, answer, _ = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["skipped"]) == (1, 1), "nothing of the case was lost, so nothing is done again"
     assert tree(out) == done
 
@@ -94,7 +79,7 @@ def test_labels_of_cases_that_stay_behind_do_not_go_out(run: Run, profile: Path,
     """A case that fails while its files are put into place takes them back; what a killed one has left goes at the end."""
     dataset, out = bids(tmp_path / "in", "sub-01_T1w", "sub-01_T2w"), tmp_path / "out"
     monkeypatch.setattr("MedProtectLib.release.commit.write_private", _no_permission)
-    code, answer, _ = call(run, dataset, out, profile)
+    code, answer, _ = release_here(run, dataset, out, profile)
     assert (code, answer["counts"]["failed"]) == (1, 2)
     assert not [name for name in tree(out) if name.startswith("sub-01")]
     monkeypatch.undo()
@@ -104,7 +89,7 @@ def test_labels_of_cases_that_stay_behind_do_not_go_out(run: Run, profile: Path,
     left.write_bytes(b"of a killed process")
     for image in (dataset / "sub-01" / "anat").glob("*w.nii.gz"):
         image.write_bytes(b"damaged")
-    code, answer, _ = call(run, dataset, out, profile, "--resume")
+    code, answer, _ = release_here(run, dataset, out, profile, "--resume")
     assert (code, answer["counts"]["quarantined"]) == (1, 2)
     assert not left.exists()
 
@@ -117,25 +102,25 @@ def test_a_release_is_not_finished_while_a_recorded_file_is_missing(
     run: Run, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
-    assert call(run, dataset, out, profile)[0] == 0
+    assert release_here(run, dataset, out, profile)[0] == 0
     done = tree(out)
     (out / "labelsTr" / NAMES[1]).unlink()
     monkeypatch.setattr("MedProtectLib.release.process.outputs_hold", lambda *_: True)
-    code, _, said = call(run, dataset, out, profile, "--resume")
+    code, _, said = release_here(run, dataset, out, profile, "--resume")
     assert code == 1
     assert said.count("\n") == 1
     assert f"labelsTr/{NAMES[1]}" in said
     assert not (out / "medprotect_release.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
-    assert call(run, dataset, out, profile, "--resume")[0] == 0
+    assert release_here(run, dataset, out, profile, "--resume")[0] == 0
     assert tree(out) == done
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--resume",)])
 def test_withdrawing_what_is_no_case_is_refused(run: Run, profile: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     dataset = bids(tmp_path / "in", "sub-01_T1w")
-    code, answer, said = call(run, dataset, tmp_path / "out", profile, "--withdraw", "sub-01", *more)
+    code, answer, said = release_here(run, dataset, tmp_path / "out", profile, "--withdraw", "sub-01", *more)
     assert (code, answer["ok"]) == (2, False)
     assert said.count("\n") == 1
     assert "--withdraw sub-01: no case has this name" in said
@@ -146,24 +131,24 @@ def test_withdrawing_what_is_no_case_is_refused(run: Run, profile: Path, tmp_pat
 def test_a_withdrawn_case_may_be_deleted_before_the_release_goes_on(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, out = decathlon(tmp_path / "in", 3), tmp_path / "out"
     for name in (NAMES[0].upper(), NAMES[0]):
-        assert call(run, dataset, out, profile, "--withdraw", name)[0] == 2, "a case is named without its extension"
+        assert release_here(run, dataset, out, profile, "--withdraw", name)[0] == 2, "a case is named without its extension"
     gone = NAMES[0].removesuffix(".nii.gz")
-    assert call(run, dataset, out, profile, "--withdraw", gone)[1]["counts"]["ok"] == 2
+    assert release_here(run, dataset, out, profile, "--withdraw", gone)[1]["counts"]["ok"] == 2
     for part in ("imagesTr", "labelsTr"):
         (dataset / part / NAMES[0]).unlink()
-    assert call(run, dataset, out, profile, "--withdraw", gone, "--resume")[1]["counts"]["skipped"] == 2
+    assert release_here(run, dataset, out, profile, "--withdraw", gone, "--resume")[1]["counts"]["skipped"] == 2
 
 
 def test_a_case_of_the_previous_version_may_be_deleted_and_then_withdrawn(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, gone = decathlon(tmp_path / "in", 3), NAMES[0].removesuffix(".nii.gz")
-    assert call(run, dataset, tmp_path / "v1", profile)[0] == 0
+    assert release_here(run, dataset, tmp_path / "v1", profile)[0] == 0
     for part in ("imagesTr", "labelsTr"):
         (dataset / part / NAMES[0]).unlink()
     for version in (2, 3):
         more = ("--previous", tmp_path / f"v{version - 1}", "--withdraw", gone)
-        code, answer, said = call(run, dataset, tmp_path / f"v{version}", profile, *more)
+        code, answer, said = release_here(run, dataset, tmp_path / f"v{version}", profile, *more)
         assert (code, answer["counts"]["ok"]) == (0, 2), said
-    assert call(run, dataset, tmp_path / "v4", profile, "--previous", tmp_path / "v3", "--withdraw", "nobody")[0] == 2
+    assert release_here(run, dataset, tmp_path / "v4", profile, "--previous", tmp_path / "v3", "--withdraw", "nobody")[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -188,7 +173,7 @@ def test_words_about_a_dataset_in_its_index_are_kept(run: Run, profile: Path, tm
     dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
     about = {"name": "x", "dataset": {"name": "Hippocampus", "licence": "CC BY"}}
     (dataset / "dataset.json").write_text(json.dumps(about))
-    assert call(run, dataset, out, profile)[0] == 0
+    assert release_here(run, dataset, out, profile)[0] == 0
     assert json.loads((out / "dataset.json").read_text()) == about
 
 
@@ -211,7 +196,7 @@ def test_no_two_files_go_to_one_place(run: Run, profile: Path, tmp_path: Path, r
     for number, path in enumerate((folder / "labels/a.nii.gz", folder / "labels/A.nii.gz", tmp_path / "elsewhere.nii.gz")):
         box(path, 3 + number)
     table = manifest(folder, *(row.format(elsewhere=tmp_path / "elsewhere.nii.gz") for row in rows))
-    code, _, said = call(run, table, tmp_path / "out", profile)
+    code, _, said = release_here(run, table, tmp_path / "out", profile)
     assert (code, said.count("\n")) == (1, 1)
     assert f"{word}" in said
     assert "Rename" in said
@@ -223,7 +208,7 @@ def test_one_label_map_may_belong_to_two_cases(run: Run, profile: Path, tmp_path
     for number, name in enumerate(("a", "b")):
         volume(folder / f"{name}.nii.gz", number)
     box(folder / "l.nii.gz")
-    assert call(run, manifest(folder, "a,a.nii.gz,l.nii.gz", "b,b.nii.gz,l.nii.gz"), tmp_path / "out", profile)[0] == 0
+    assert release_here(run, manifest(folder, "a,a.nii.gz,l.nii.gz", "b,b.nii.gz,l.nii.gz"), tmp_path / "out", profile)[0] == 0
 
 
 @pytest.mark.parametrize("name", ["0/A.png 0/a.png", "0/b\u0308.png 0/\u1e07.png 0/b\u0331.png"])
@@ -231,7 +216,7 @@ def test_names_that_only_some_systems_tell_apart_are_refused(run: Run, profile: 
     for path in name.split():
         (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / path).write_bytes(b"x")
-    code, _, said = call(run, tmp_path / "in", tmp_path / "out", profile)
+    code, _, said = release_here(run, tmp_path / "in", tmp_path / "out", profile)
     assert (code, said.count("\n")) == (1, 1)
     assert "Rename" in said
 
@@ -254,7 +239,7 @@ def test_damaged_files_about_the_dataset_are_known_before_the_first_case(
     monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
     dataset = decathlon(tmp_path / "in", 1) if name == "dataset.json" else bids(tmp_path / "in", "sub-01_T1w")
     (dataset / name).write_bytes(content)
-    code, _, said = call(run, dataset, tmp_path / "out", profile, *more)
+    code, _, said = release_here(run, dataset, tmp_path / "out", profile, *more)
     assert (code, said.count("\n")) == (1, 1)
     assert name in said
     assert not (tmp_path / "out").exists()
@@ -284,7 +269,7 @@ def test_a_bids_image_without_a_suffix_is_a_case_without_labels(
 ) -> None:
     monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
     dataset = bids(tmp_path / "in", "sub-01_T1w", "sub-01_run-1")
-    code, answer, _ = call(run, dataset, tmp_path / "out", profile, *more)
+    code, answer, _ = release_here(run, dataset, tmp_path / "out", profile, *more)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
 
 
@@ -325,7 +310,7 @@ def test_a_pipe_and_names_that_no_file_has_stay_behind(run: Run, profile: Path, 
     (folder / "loop.nii.gz").symlink_to("loop.nii.gz")
     rows = [f"{name},{name}.nii.gz,l.nii.gz" for name in ("a", "pipe", "loop", "gone", "n\0l")]
     with within(30):
-        code, answer, _ = call(run, manifest(folder, *rows), tmp_path / "out", profile)
+        code, answer, _ = release_here(run, manifest(folder, *rows), tmp_path / "out", profile)
     assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 4)
     reasons = {problem["case"]: problem["reason"] for problem in answer["problems"]}
     assert "neither a file nor a folder" in reasons["pipe"]
@@ -360,14 +345,14 @@ def test_a_case_that_was_left_out_before_it_went_out_holds_no_image(
         box(dataset / "labelsTr" / f"{name}.nii.gz", first)
     with monkeypatch.context() as patched:
         patched.setattr("MedProtectLib.release.make.measure", _no_memory)
-        assert call(run, dataset, out, profile)[1]["counts"]["failed"] == 1
+        assert release_here(run, dataset, out, profile)[1]["counts"]["failed"] == 1
     with monkeypatch.context() as patched:
         patched.setattr("MedProtectLib.release.make.measure", _no_memory)
-        problems = call(run, dataset, out, profile, "--resume")[1]["problems"]
+        problems = release_here(run, dataset, out, profile, "--resume")[1]["problems"]
         assert "same as that of case 'a'" in {problem["case"]: problem["reason"] for problem in problems}["b"], "it is still there"
     for part in ("imagesTr", "labelsTr"):
         (dataset / part / "a.nii.gz").unlink()
-    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
+    assert release_here(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 1
 
 
 def _no_memory(*_: object) -> None:
@@ -397,7 +382,7 @@ def test_every_array_of_a_medmnist_file_goes_along(run: Run, tmp_path: Path) -> 
     dataset, out = medmnist(tmp_path / "made.npz", **more), tmp_path / "out"
     own = tmp_path / "own.medprotect"
     fit([case for case in find_cases(dataset) if case.name != "train_000001"], own, FitOptions(method="lsp", seed=3, dimension=2))
-    assert call(run, dataset, out, own)[1]["counts"] == {"ok": 8, "skipped": 0, "copied": 0, "quarantined": 1, "failed": 0}
+    assert release_here(run, dataset, out, own)[1]["counts"] == {"ok": 8, "skipped": 0, "copied": 0, "quarantined": 1, "failed": 0}
     before, after = np.load(dataset), np.load(out / "made.npz")
     assert set(after) == set(before)
     for name in after:
@@ -418,7 +403,7 @@ def test_every_array_of_a_medmnist_file_goes_along(run: Run, tmp_path: Path) -> 
 def test_arrays_that_could_tell_of_images_that_stay_behind_are_refused(
     run: Run, profile: Path, tmp_path: Path, name: str, array: np.ndarray
 ) -> None:
-    code, _, said = call(run, medmnist(tmp_path / "made.npz", **{name: array}), tmp_path / "out", profile)
+    code, _, said = release_here(run, medmnist(tmp_path / "made.npz", **{name: array}), tmp_path / "out", profile)
     assert (code, said.count("\n")) == (1, 1)
     assert "made.npz" in said
     assert not (tmp_path / "out").exists()
@@ -460,13 +445,13 @@ def test_nothing_stays_of_a_killed_case_that_is_no_longer_there(
         box(dataset / "labelsTr" / f"{name}.nii.gz")
     with monkeypatch.context() as patched:
         patched.setattr("MedProtectLib.release.make.measure", _no_memory)
-        assert call(run, dataset, out, profile)[1]["counts"]["failed"] == 2
+        assert release_here(run, dataset, out, profile)[1]["counts"]["failed"] == 2
     for part in ("imagesTr", "labelsTr"):
         (out / part).mkdir()
         shutil.copyfile(dataset / part / "a.nii.gz", out / part / "a.nii.gz")
         (dataset / part / "a.nii.gz").rename(dataset / part / "b.nii.gz")
-    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 2
+    assert release_here(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 2
     names = {f"{part}/{name}.nii.gz" for part in ("imagesTr", "labelsTr") for name in ("b", "kept")}
     assert {name for name in tree(out) if "/" in name} == names
     (tmp_path / "out_private" / "cases.jsonl").write_text('{"name": 1')
-    assert call(run, dataset, out, profile, "--resume")[1]["counts"]["skipped"] == 2
+    assert release_here(run, dataset, out, profile, "--resume")[1]["counts"]["skipped"] == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,26 +12,12 @@ import pytest
 from made_images import metaimage, nrrd
 from MedProtectLib.io import read_labels, read_volume
 from MedProtectLib.release.layouts import find_layout
-from release_cases import own_profile, tree
+from release_cases import release_here, tree
 from samples import Run
 
 WHOLE = {"imagesTr/c1", "imagesTr/c2", "labelsTr/c1", "labelsTr/c2"}
 
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
-
-
-def call(run: Run, dataset: Path, out: Path, profile: Path, *more: object) -> tuple[int, dict, str]:
-    """A release in this process, its JSON answer and what it said."""
-    code, answer, said = run("release", dataset, "--output", out, "--profile", profile, "--no-vault", "--jobs", 0, "--json", *more)
-    return code, json.loads(answer), said
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def mhd(header: Path, array: np.ndarray, data: str) -> None:
@@ -75,7 +60,7 @@ def dataset(folder: Path, extension: str, cases: int = 2) -> Path:
 @pytest.mark.parametrize("extension", FORMATS)
 def test_both_files_go_out(run: Run, profile: Path, tmp_path: Path, extension: str) -> None:
     source, out = dataset(tmp_path / "in", extension), tmp_path / "out"
-    code, answer, _ = call(run, source, out, profile)
+    code, answer, _ = release_here(run, source, out, profile)
     assert (code, answer["counts"]["ok"]) == (0, 2), answer
     for number in (1, 2):
         name = f"labelsTr/c{number}{extension}"
@@ -92,13 +77,13 @@ def test_both_files_go_out(run: Run, profile: Path, tmp_path: Path, extension: s
 @pytest.mark.parametrize("extension", FORMATS)
 def test_changed_voxels_are_seen(run: Run, profile: Path, tmp_path: Path, extension: str, part: str) -> None:
     source, out = dataset(tmp_path / "in", extension, 1), tmp_path / "out"
-    assert call(run, source, out, profile)[0] == 0
+    assert release_here(run, source, out, profile)[0] == 0
     done = tree(out)
     (data,) = (path for path in (source / part).rglob("*") if path.is_file() and path.suffix in (".bin", ".img"))
     content = bytearray(data.read_bytes())
     content[1000:1200] = bytes([1]) * 200
     data.write_bytes(content)
-    code, answer, said = call(run, source, out, profile, "--resume")
+    code, answer, said = release_here(run, source, out, profile, "--resume")
     assert (code, answer["counts"]["failed"]) == (1, 1)
     assert "changed since it was released" in said
     assert tree(out) == done
@@ -108,7 +93,7 @@ def test_an_unlabelled_copy_can_be_read(run: Run, profile: Path, tmp_path: Path)
     source, out = dataset(tmp_path / "in", ".mhd", 1), tmp_path / "out"
     for path in (source / "labelsTr").glob("*.mhd"):
         path.unlink()
-    assert call(run, source, out, profile, "--unlabelled", "copy")[1]["counts"]["copied"] == 1
+    assert release_here(run, source, out, profile, "--unlabelled", "copy")[1]["counts"]["copied"] == 1
     assert np.array_equal(read_volume(out / "imagesTr" / "c1.mhd").array, image(1))
 
 
@@ -135,11 +120,11 @@ def test_a_manifest_that_names_headers_elsewhere(run: Run, profile: Path, tmp_pa
     table.parent.mkdir()
     rows = [f"{name},{elsewhere}/{name}/ct.mhd,{elsewhere}/{name}/seg.mhd\n" for name in ("p1", "p2")]
     table.write_text("case,image,labels\n" + rows[0])
-    assert call(run, table, out, profile)[0] == 0
+    assert release_here(run, table, out, profile)[0] == 0
     assert {name for name in tree(out) if "/" in name} == {"images/p1.mhd", "images/p1.raw", "labels/p1.mhd", "labels/seg.bin"}
     assert np.array_equal(read_labels(out / "labels" / "p1.mhd").layers[0], labels())
     table.write_text("case,image,labels\n" + "".join(rows))
-    code, _, said = call(run, table, tmp_path / "two", profile)
+    code, _, said = release_here(run, table, tmp_path / "two", profile)
     assert code == 1
     assert "labels/seg.bin" in said
 
@@ -150,11 +135,11 @@ def test_a_second_label_map_without_its_voxels_keeps_the_case_back(run: Run, pro
     (tmp_path / "in" / "dataset_description.json").write_text('{"Name": "made", "BIDSVersion": "1.8.0"}')
     for name, array in (("T1w", image(1)), ("dseg", labels()), ("mask", labels())):
         mhd(folder / f"sub-01_{name}.mhd", array, f"{name}.bin")
-    assert call(run, tmp_path / "in", tmp_path / "out", profile)[0] == 0
+    assert release_here(run, tmp_path / "in", tmp_path / "out", profile)[0] == 0
     for name in ("dseg", "mask"):
         assert np.array_equal(read_labels(tmp_path / "out" / "sub-01" / "anat" / f"sub-01_{name}.mhd").layers[0], labels())
     (folder / "mask.bin").unlink()
-    code, answer, _ = call(run, tmp_path / "in", tmp_path / "two", profile)
+    code, answer, _ = release_here(run, tmp_path / "in", tmp_path / "two", profile)
     assert (code, answer["counts"]["quarantined"]) == (1, 1)
     assert "mask.bin" in answer["problems"][0]["reason"]
 
@@ -169,13 +154,13 @@ def test_label_maps_with_equal_headers_are_not_equal(run: Run, profile: Path, tm
     for path in (source / "labelsTr").glob("*.mhd"):
         path.write_bytes(path.read_bytes().replace(b"voxels_1", b"voxels").replace(b"voxels_2", b"voxels"))
     (source / "labelsTr" / "voxels_1.bin").rename(source / "labelsTr" / "voxels.bin")
-    assert call(run, source, tmp_path / "same", profile)[1]["counts"]["ok"] == 2, "one label map for both"
+    assert release_here(run, source, tmp_path / "same", profile)[1]["counts"]["ok"] == 2, "one label map for both"
     (source / "labelsTr" / "c2.mhd").unlink()
     (source / "labelsTr" / "sub").mkdir()
     table = source / "cases.csv"
     (source / "labelsTr" / "sub" / "c2.mhd").write_bytes((source / "labelsTr" / "c1.mhd").read_bytes())
     (source / "labelsTr" / "voxels_2.bin").rename(source / "labelsTr" / "sub" / "voxels.bin")
     table.write_text("case,image,labels\na,imagesTr/c1.mhd,labelsTr/c1.mhd\nb,imagesTr/c2.mhd,labelsTr/sub/c2.mhd\n")
-    answer = call(run, table, tmp_path / "out", profile)[1]
+    answer = release_here(run, table, tmp_path / "out", profile)[1]
     assert (answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1)
     assert "the same as that of case 'a'" in answer["problems"][0]["reason"]

@@ -21,18 +21,10 @@ from MedProtectLib.io import read_labels, read_volume
 from MedProtectLib.release.case import Item, ReleaseCase, file_name_of
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.bids import Bids
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree, voxels
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, tree, voxels
 from samples import Run
 
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def release(run: Run, dataset: Path, out: Path, profile: Path, *more: object, code: int = 0) -> dict:

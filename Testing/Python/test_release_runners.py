@@ -27,17 +27,12 @@ from MedProtectLib.release.runners.local import LocalRunner
 from MedProtectLib.release.runners.memory import PROCESS_BYTES, needed, stored_bytes
 from MedProtectLib.release.runners.shard import Shard
 from MedProtectLib.release.writer import this_writer
-from release_cases import NAMES, decathlon, ledger, own_profile, tree
+from release_cases import NAMES, decathlon, ledger, tree
 from release_processes import crashing, kill_group, noting, running, start, wait_for_case
 from samples import ROOT, Run
 
 CASES = 3
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture(scope="module")

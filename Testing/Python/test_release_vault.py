@@ -16,20 +16,12 @@ from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit, fit_on_case
 from MedProtectLib.io import read_labels, read_volume
 from MedProtectLib.release.keys import SiteKey, save_key
-from release_cases import NAMES, decathlon, own_profile, tree, voxels
+from release_cases import NAMES, decathlon, release_here, tree, voxels
 from samples import Run
 
 FIRST = NAMES[0].removesuffix(".nii.gz")
 
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
@@ -39,9 +31,8 @@ def key(tmp_path: Path) -> Path:
 
 
 def call(run: Run, dataset: Path, out: Path, profile: Path, key: Path, *more: object) -> tuple[int, dict, str]:
-    """A release in this process, its JSON answer and what it said."""
-    code, answer, said = run("release", dataset, "--output", out, "--profile", profile, "--key", key, "--jobs", 0, "--json", *more)
-    return code, json.loads(answer), said
+    """A release in this process with a vault, its JSON answer and what it said."""
+    return release_here(run, dataset, out, profile, "--key", key, *more)
 
 
 def restored(run: Run, protected: Path, vault: Path, key: Path, output: Path) -> np.ndarray:

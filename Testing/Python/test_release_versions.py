@@ -10,21 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, own_profile, tree, voxels
+from release_cases import HIPPOCAMPUS, NAMES, decathlon, tree, voxels
 from samples import Run
 
 STEMS = [name.removesuffix(".nii.gz") for name in NAMES]
 
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a method whose pattern depends on the labels and on a random part, so that a second protection is another one."""
-    return own_profile(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
