@@ -18,9 +18,12 @@ from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit
 from MedProtectLib.io.dicom import Inventory, LabelFile, Series
 from MedProtectLib.io.names import is_dicom, part_with_labels
+from MedProtectLib.release.case import Item, ReleaseCase
+from MedProtectLib.release.commit import commit, staged
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.dicom_tree import DicomTree
+from MedProtectLib.release.roots import Roots
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, release_here, tree
 from samples import Run
 
@@ -137,6 +140,24 @@ def test_a_withdrawn_case_may_be_deleted_before_the_release_goes_on(run: Run, pr
     for part in ("imagesTr", "labelsTr"):
         (dataset / part / NAMES[0]).unlink()
     assert release_here(run, dataset, out, profile, "--withdraw", gone, "--resume")[1]["counts"]["skipped"] == 2
+
+
+def test_a_commit_that_fails_takes_back_its_own_files_and_no_shared_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two cases with one label map the other may have committed it in the meantime."""
+    roots = Roots(tmp_path / "out", tmp_path / "private")
+    image, labels = Item("a.nii.gz", "a.nii.gz"), Item("l.nii.gz", "l.nii.gz")
+    case = ReleaseCase("a", image, (image,), labels.source, copies=(labels,))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("MedProtectLib.release.commit.write_record", full)
+    with staged(roots, case) as stage:
+        for item in (image, labels):
+            (stage.shared / item.target).write_bytes(b"x")
+        with pytest.raises(OSError, match="No space"):
+            commit(stage, roots, case, {})
+    assert [path.name for path in roots.output.glob("*.nii.gz")] == ["l.nii.gz"]
 
 
 def test_a_case_of_the_previous_version_may_be_deleted_and_then_withdrawn(run: Run, profile: Path, tmp_path: Path) -> None:

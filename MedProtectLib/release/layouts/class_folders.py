@@ -20,19 +20,23 @@ class ClassFolders(Layout):
     def fits(cls, dataset: Path) -> bool:
         return any(is_image(path) for folder in entries(dataset) if folder.is_dir() for path in files_below(folder))
 
-    def cases(self) -> Iterator[ReleaseCase]:
+    def check(self) -> None:
         for folder in (p for p in entries(self.root) if p.is_dir()):
-            images = [path for path in files_below(folder) if is_image(path)]
             stems: dict[Path, set[str]] = {}
-            for path in images:
-                stems.setdefault(path.parent, set()).add(stem_of(path))
+            for path in files_below(folder):
+                if is_image(path):
+                    stems.setdefault(path.parent, set()).add(stem_of(path))
             for parent, names in stems.items():
                 check_no_labels(parent, parent.name, names)
-            for path in images:
-                place = relative(path, self.root)
-                name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
-                parts = files_of(path, self.root, place, written=True)
-                yield ReleaseCase(name, Item(place, place), parts, image_class=path.parent.name)
+
+    def cases(self) -> Iterator[ReleaseCase]:
+        for folder in (p for p in entries(self.root) if p.is_dir()):
+            for path in files_below(folder):
+                if is_image(path):
+                    place = relative(path, self.root)
+                    name = f"{Path(place).parent.as_posix()}/{stem_of(path)}"
+                    parts = files_of(path, self.root, place, written=True)
+                    yield ReleaseCase(name, Item(place, place), parts, image_class=path.parent.name)
 
     def left_out(self) -> list[str]:
         loose = [p for p in entries(self.root) if p.is_file() and p.name.split(".")[0].upper() not in ABOUT]
