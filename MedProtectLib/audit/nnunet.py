@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
+from torch import Tensor, nn
 
 from MedProtectLib.audit.data import TEST, VALIDATION, AuditData, Sample
 from MedProtectLib.audit.training import Trained, looks_of
@@ -174,6 +175,9 @@ def work(folder: Path) -> None:
     done = folder / "preprocessed" / DATASET
     (done / "splits_final.json").write_text(json.dumps([{part: task[part] for part in ("train", "val")}]), encoding="utf-8")
     trainer = get_trainer_from_args("1", task["configuration"], 0, device=device)
+    trainer.initialize()
+    if device.type == "cpu" and multiplies_bfloat16():
+        in_bfloat16(trainer.network)
     _watch(trainer, task["looks"])
     trainer.run_training()
     curve = {"dsc": _seen(trainer), "loss": float(trainer.logger.get_value("train_losses", step=-1))}
@@ -183,6 +187,24 @@ def work(folder: Path) -> None:
         predictor.initialize_from_trained_model_folder(str(Path(trainer.output_folder).parent), (0,), checkpoint)
         (folder / which).mkdir()
         predictor.predict_from_files_sequential(str(folder / "test"), str(folder / which))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has matrix units for bfloat16 (AMX), with which nnU-Net trains in half the time."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(capabilities().get("amx_bf16", False))
+
+
+def in_bfloat16(network: nn.Module) -> None:
+    """Let the network multiply bfloat16, as nnU-Net has it multiply float16 on a GPU; its logits are float32 all the same."""
+    forward = network.forward
+
+    def mixed(images: Tensor) -> Tensor | list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = forward(images)
+        return [scale.float() for scale in logits] if isinstance(logits, (list, tuple)) else logits.float()
+
+    network.forward = mixed
 
 
 def _watch(trainer: Any, looks: Sequence[int]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+from torch import Tensor, nn
 
 from audit_samples import nodules, pictures
 from MedProtectLib.audit import nnunet
@@ -88,6 +90,19 @@ class Trainer:
             self.on_epoch_end()
 
 
+class Scales(nn.Module):
+    """A convolution, told at several scales, that remembers in what precision it told."""
+
+    def __init__(self, scales: int) -> None:
+        super().__init__()
+        self.convolution, self.scales, self.seen = nn.Conv2d(1, 3, 3), scales, []
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        told = self.convolution(images)
+        self.seen.append(told.dtype)
+        return told if self.scales == 1 else [told] * self.scales
+
+
 @pytest.mark.parametrize(
     ("scores", "best"), [([0.1, 0.5, 0.2, 0.5], 1), ([math.nan, 0.0, math.nan, 0.3], 3), ([math.nan] * 4, 0), ([0.4, 0.3, 0.2, 0.1], 0)]
 )
@@ -113,6 +128,34 @@ def test_as_many_iterations_as_asked_for(steps: int, looks: list[int], monkeypat
     monkeypatch.setattr(nnunet, "_read", lambda *_: {})
     trained = train_nnunet(few(), few().samples("train"), steps=steps)
     assert tasks[0]["looks"] == looks == [step for step, _ in trained.curve]
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_bfloat16_multiplies_and_float32_comes_out(scales: int) -> None:
+    torch.manual_seed(0)
+    network = Scales(scales)
+    images = torch.randn(2, 1, 8, 8)
+    exact = network(images)
+    nnunet.in_bfloat16(network)
+    told = network(images)
+    assert network.seen == [torch.float32, torch.bfloat16]
+    for mixed, single in zip(told, exact, strict=True) if scales > 1 else [(told, exact)]:
+        assert mixed.dtype == torch.float32
+        assert torch.allclose(mixed, single, atol=0.05)
+        assert not torch.equal(mixed, single)
+    (told[0] if scales > 1 else told).sum().backward()
+    assert network.convolution.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("capabilities", "has"), [({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({}, False)])
+def test_only_matrix_units_are_worth_it(capabilities: dict[str, bool], has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert nnunet.multiplies_bfloat16() is has
+
+
+def test_torch_that_cannot_tell_trains_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not nnunet.multiplies_bfloat16()
 
 
 @pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnU-Net is not installed (the extra medprotect[nnunet])")
