@@ -191,8 +191,8 @@ def work(folder: Path) -> None:
 
 def multiplies_bfloat16() -> bool:
     """Whether this processor has matrix units for bfloat16 (AMX), with which nnU-Net trains in half the time."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)
-    return bool(capabilities().get("amx_bf16", False))
+    told: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(told.get("amx_bf16", False))
 
 
 def in_bfloat16(network: nn.Module) -> None:

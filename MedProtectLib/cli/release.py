@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ EXAMPLE = """example:
   medprotect release dataset/ --output release_1 --profile site.medprotect --key site.key --jobs 4
   medprotect release dataset/ --output release_1 --profile site.medprotect --key site.key --jobs 4 --resume
   medprotect release --status release_1
+  medprotect release --verify release_1
 
 release_1/ has the layout of dataset/ (Decathlon, nnU-Net, BIDS, DICOM tree, class folders, CSV manifest, MedMNIST) and may be shared.
 release_1_private/ has what may not: records, audit trail, reports, quarantine and the vault that restores the originals."""
@@ -51,6 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="plan and estimate, write nothing")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted release, or start it")
     parser.add_argument("--status", default=None, metavar="DIR", help="say how far the release in DIR is (shareable or private folder)")
+    parser.add_argument(
+        "--verify", default=None, metavar="DIR", help="compare every file of the release in DIR with its records, write nothing"
+    )
     parser.add_argument(
         "--unlabelled",
         choices=("quarantine", "copy", "fail"),
@@ -82,6 +87,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if arguments.status is not None:
         return _status(arguments)
+    if arguments.verify is not None:
+        return _verify(arguments)
     _check(arguments)
     workforce, settings = _workforce(arguments), _settings(arguments)
     if arguments.dry_run:
@@ -91,7 +98,7 @@ def run(arguments: Namespace) -> int:
 
     job = Job(str(settings.roots.manifest), _key(arguments, settings))
     summary = release(settings, job, workforce, arguments.resume, progress_of(arguments))
-    _warn(summary)
+    _warn([f"{case}: {reason}" for case, reason in summary.problems], "see audit.csv in the private folder")
     answer(arguments, {"release": settings.output, "private": settings.private, **summary.as_json()}, _text(settings, summary))
     return 0 if summary.complete else 1
 
@@ -100,7 +107,7 @@ def kept(arguments: Namespace) -> str | None:
     """Where an interrupted release lies, None where it left nothing."""
     from MedProtectLib.release.roots import Roots
 
-    if arguments.output is None or arguments.status is not None or arguments.dry_run:
+    if arguments.output is None or arguments.status is not None or arguments.verify is not None or arguments.dry_run:
         return None
     roots = Roots.of(arguments.output, arguments.private)
     return f"{roots.output} and {roots.private}" if roots.manifest.is_file() else None
@@ -242,11 +249,19 @@ def _status(arguments: Namespace) -> int:
     return 0
 
 
-def _warn(summary: Summary) -> None:
-    shown = summary.problems[:SHOWN_PROBLEMS]
-    say([f"{case}: {reason}" for case, reason in shown], "warning")
-    if len(summary.problems) > len(shown):
-        say([f"{len(summary.problems) - len(shown)} more; see audit.csv in the private folder."], "warning")
+def _verify(arguments: Namespace) -> int:
+    from MedProtectLib.release.verify import verify_release
+
+    verification = verify_release(arguments.verify, arguments.private, progress_of(arguments))
+    _warn(verification.findings, "--json lists them")
+    answer(arguments, verification.as_json(), table(verification.rows()))
+    return 1 if verification.findings else 0
+
+
+def _warn(problems: Sequence[str], elsewhere: str) -> None:
+    say(problems[:SHOWN_PROBLEMS], "warning")
+    if len(problems) > SHOWN_PROBLEMS:
+        say([f"{len(problems) - SHOWN_PROBLEMS} more; {elsewhere}."], "warning")
 
 
 def _text(settings: Settings, summary: Summary) -> str:

@@ -119,8 +119,7 @@ def _write_shareable(roots: Roots, settings: Settings) -> None:
     with written_shared(roots.output / RECORDS) as file:
         for outcome in outcomes(roots):
             if outcome.record is not None:
-                shareable: dict[str, Any] = outcome.record["shareable"] | {"outputs": outcome.record["outputs"]}
-                shareable.pop("limits", None)  # the summary says them once
+                shareable = shareable_line(outcome.record)
                 tally.add(shareable)
                 file.write((json.dumps(shareable, sort_keys=True) + "\n").encode())
     summary = {
@@ -132,6 +131,13 @@ def _write_shareable(roots: Roots, settings: Settings) -> None:
         **tally.as_json(),
     }
     write_shared(roots.output / SUMMARY, (json.dumps(summary, indent=2, sort_keys=True) + "\n").encode())
+
+
+def shareable_line(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes out of a committed case's record; the limits, which the summary says once, do not."""
+    line: dict[str, Any] = record["shareable"] | {"outputs": record["outputs"]}
+    line.pop("limits", None)
+    return line
 
 
 @dataclass
