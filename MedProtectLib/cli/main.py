@@ -31,10 +31,12 @@ COMMANDS = {
 
 
 class _Parser(ArgumentParser):
-    """Wrong usage is one line and exit code 2. Whatever begins like a negative number is one, -1e3 too, as from Python 3.14 on."""
+    """Wrong usage is one line and exit code 2. Options are written out: an abbreviation could mean another one in the next version.
+    Whatever begins like a negative number is one, -1e3 too, as from Python 3.14 on.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **options | {"allow_abbrev": False})
         self._negative_number_matcher = re.compile(r"-\.?\d")
         self._given: list[str] = []
 
@@ -49,7 +51,7 @@ class _Parser(ArgumentParser):
         """Wrong usage. An option that is unknown comes first: others may be missing only because of it."""
         options = list(self._option_string_actions)
         names = [text.partition("=")[0] for text in self._given if text.startswith("--") and text != "--"]
-        unknown = next((name for name in names if not any(option.startswith(name) for option in options)), None)
+        unknown = next((name for name in names if name not in options), None)
         if unknown is not None:
             near = get_close_matches(unknown, options, 1)
             message = f"unknown option {unknown}" + (f", did you mean {near[0]}?" if near else "")

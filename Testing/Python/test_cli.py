@@ -161,6 +161,7 @@ def test_an_error_is_a_json_line_too(option: tuple[str, ...], run: Run, case: tu
         (("protect", "a.nii", "--lables", "b.nii", "--output", "out"), "unknown option --lables, did you mean --labels?"),
         (("methods", "--jsom"), "unknown option --jsom, did you mean --json?"),
         (("keys", "new", "a.key", "--pasphrase"), "unknown option --pasphrase, did you mean --passphrase?"),
+        (("methods", "--js"), "unknown option --js, did you mean --json?"),
         (("methods", "--nosuch=3"), "unknown option --nosuch (see 'medprotect methods --help')"),
         (("protect", "a.nii", "--output", "out"), "one of the arguments --labels --class is required"),
         (("methods", "umed"), "unrecognized arguments: umed"),
