@@ -7,7 +7,9 @@ from pathlib import Path
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.progress import Progress, Report, ignore
+from MedProtectLib.release.claims import holders
 from MedProtectLib.release.keys import Key
+from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.vault import SUFFIX, Entry
 
 
@@ -26,8 +28,13 @@ def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation
     """Seal every entry of a vault anew under another key. Interrupted, it goes on where it stopped when it is called again.
 
     Raises:
-        MedProtectError: no entries, or one that cannot be written; those before it are done.
+        MedProtectError: no entries, or one that cannot be written; those before it are done. A release is at work, which would go on
+            with the old key.
     """
+    at_work = holders(Roots(vault, vault.resolve().parent).claims)
+    if at_work:
+        case, holder = next(iter(at_work.items()))
+        raise MedProtectError(f"{vault}: a release is at work on it (case '{case}', {holder}). Wait for its end, or stop it first.")
     entries = sorted(vault.rglob(f"*{SUFFIX}"))
     if not entries:
         raise MedProtectError(f"{vault}: no vault entries ({SUFFIX}) here. Give the vault's folder.")

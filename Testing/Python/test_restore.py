@@ -12,9 +12,11 @@ import pytest
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, write_volume
+from MedProtectLib.release.claims import claimed
 from MedProtectLib.release.keys import SiteKey, save_key
 from MedProtectLib.release.restore import restore_file, restore_volume
 from MedProtectLib.release.vault import find_entry, seal
+from release_cases import tree
 from samples import Run
 from vault_cases import FORMATS, MATRIX, Sealed, as_simpleitk_sees, disturbed, files_of, sealed
 
@@ -170,6 +172,17 @@ def test_command_line(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> N
     code, out, err = run(*arguments, "--key", tmp_path / "wrong.key", "--overwrite")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "wrong key" in err
+
+
+def test_a_vault_that_a_release_writes_to_is_not_rotated(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
+    save_key(key, tmp_path / "old.key")
+    run("keys", "new", tmp_path / "new.key")
+    rotate = ("keys", "rotate", case.vault, "--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
+    before = tree(case.vault)
+    with claimed(case.vault.parent / "claims", "case_1"):
+        code, _, err = run(*rotate)
+    assert (code, "a release is at work on it (case 'case_1', process" in err, tree(case.vault)) == (1, True, before)
+    assert run(*rotate)[0] == 0
 
 
 def test_a_rotated_vault_opens_with_the_new_key_alone(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
