@@ -1,4 +1,4 @@
-"""The numbers of protected files on real cases, recomputed from the stored files: the table in the README.
+"""The numbers of protected files on real cases, recomputed from the stored files: the first table of Documentation/Results.md.
 
     python Testing/Benchmarks/stored_numbers.py [DATA]
 
