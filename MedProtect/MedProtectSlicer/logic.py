@@ -111,7 +111,7 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
 
         :param tell: called in the main thread with the share done (0 to 1) and one line of text.
         """
-        case = caseOf(volumeNode, labelsNode, segmentIDs)
+        case = caseOf(volumeNode, labelsNode, segmentIDs).taken()
         story = _protectStory(case, volumeNode, placeOf(volumeNode), _settings(settings, options), tell)
         return Task(story, ofScene=True)
 
@@ -139,7 +139,7 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
             raise MedProtectError(_("Choose a private folder: report, record and perturbation must not lie beside what you share."))
         if Path(privateFolder).resolve() == Path(folder).resolve() or Path(folder).resolve() in Path(privateFolder).resolve().parents:
             raise MedProtectError(_("The private folder must not be the shareable folder, nor lie inside it."))
-        case = caseOf(volumeNode, labelsNode, segmentIDs)
+        case = caseOf(volumeNode, labelsNode, segmentIDs).taken()
         return Task(_exportStory(case, Path(folder), Path(privateFolder), _settings(settings, options), fileFormat, overwrite, tell))
 
     def fitTask(
@@ -167,7 +167,7 @@ class MedProtectLogic(ScriptedLoadableModuleLogic):
                 raise MedProtectError(_("Choose the folder with the training images."))
             cases: list[SceneCase] = []
         else:
-            cases = [caseOf(*nodes) for nodes in dataset]
+            cases = [caseOf(*nodes).taken() for nodes in dataset]
             if not cases:
                 raise MedProtectError(_("The scene has no volume with a segmentation to fit on."))
         words = [*(["--segments", *segments] if segments else []), *([] if steps is None else ["--steps", str(steps)])]

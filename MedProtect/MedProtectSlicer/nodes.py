@@ -38,6 +38,10 @@ class SceneCase:
     file: Path | None
     series: tuple[Path, ...] = ()
 
+    def taken(self) -> SceneCase:
+        """The same with voxels of its own: what is done to the node from now on does not reach it."""
+        return replace(self, volume=self.volume.with_array(self.volume.array.copy()))
+
 
 def caseOf(volumeNode: Any, labelsNode: Any, segmentIDs: Sequence[str] | None = None) -> SceneCase:
     """Take a volume and its labels over from the scene.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectSlicer.colours import Look
 from MedProtectSlicer.logic import makePreview
 from MedProtectSlicer.nodes import SceneCase, caseOf, segmentsOf
@@ -40,6 +41,7 @@ class Previewer:
         self._wanted: _Request | None = None
         self._working: _Request | None = None
         self._shown: _Request | None = None
+        self._refused: _Request | None = None
         self._work: Work | None = None
         self._preview: Preview | None = None
         self._previewOf: tuple[Any, ...] | None = None
@@ -62,11 +64,16 @@ class Previewer:
         """
         state = (*stateOf(volumeNode), *stateOf(labelsNode), tuple(segmentIDs), settings)
         request = _Request(state, settings, sliceNumber, thickness)
-        if request in (self._working, self._wanted) or (request == self._shown and self._work is None):
+        if request in (self._working, self._wanted, self._refused) or (request == self._shown and self._work is None):
             return
-        newest = self._wanted or self._working or self._shown
+        newest, self._refused = self._wanted or self._working or self._shown, None
         if newest is None or newest.state != state:
-            self._case = caseOf(volumeNode, labelsNode, segmentIDs)
+            try:
+                self._case = caseOf(volumeNode, labelsNode, segmentIDs)
+            except MedProtectError:
+                self.hide()
+                self._refused = request
+                raise
         if self._volumeNode is not None and self._volumeNode is not volumeNode:
             self.overlay.close()
         self._volumeNode, self._wanted = volumeNode, request
@@ -89,6 +96,8 @@ class Previewer:
             preview, slab = work.result()
         except Exception as error:
             if self._wanted is None:
+                self.hide()
+                self._refused = request
                 self._onFailed(error)
         else:
             assert request is not None
@@ -99,10 +108,16 @@ class Previewer:
                 self._onShown(preview, slab)
         self._begin()
 
+    def hide(self) -> None:
+        """Show nothing until something is asked for again."""
+        self._wanted = self._working = self._shown = self._work = None
+        if self.overlay.active:
+            self.overlay.close()
+
     def stop(self, sceneIsClosing: bool = False) -> None:
         """Show nothing any more and leave the scene as it was."""
         self._wanted = self._working = self._shown = self._work = None
-        self._preview = self._previewOf = self._case = self._volumeNode = None
+        self._preview = self._previewOf = self._case = self._volumeNode = self._refused = None
         if sceneIsClosing:
             self.overlay.forget()
         elif self.overlay.active:

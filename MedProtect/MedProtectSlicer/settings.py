@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
 from slicer.i18n import tr as _
 
 from MedProtectLib.errors import UsageError
@@ -20,6 +21,11 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def _written(number: float) -> str:
+    """Every digit and no exponent: what begins with a minus and has one, argparse takes for an option."""
+    return np.format_float_positional(float(number), trim="0")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class ProtectSettings:
         words = ["--method", self.method]
         words += self._options("profile", "bound", "target_psnr", "modality", "seed")
         if self.window is not None:
-            words += ["--window", *(repr(float(end)) for end in self.window)]
+            words += ["--window", *(_written(end) for end in self.window)]
         return words
 
     def auditArguments(self) -> list[str]:

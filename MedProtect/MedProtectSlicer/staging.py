@@ -15,6 +15,8 @@ from MedProtectLib.volume import LabelMap, Volume
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import SceneCase
 
+LONGEST_NAME = 120  # bytes of UTF-8
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -172,8 +174,9 @@ def wholeImage(path: Path) -> Path:
 
 
 def fileName(name: str) -> str:
-    """A node's name as a file name that every system takes."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name).strip(" .") or "volume"
+    """A node's name as a file name that every system takes, short enough for what is added to it."""
+    safe = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name).strip(" .").encode()[:LONGEST_NAME].decode(errors="ignore")
+    return safe.strip(" .") or "volume"
 
 
 def _intactSeries(case: SceneCase, folder: Path) -> tuple[Staged | None, Volume | None]:

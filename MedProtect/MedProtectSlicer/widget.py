@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from MedProtectLib.preview import Preview, SlabPreview
 
 POLL_MS = 25
+LOOK_EVERY_S = 0.25
 PATHS = {
     "profilePath": "profile",
     "exportFolderPath": "exportFolder",
@@ -59,6 +60,8 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameters: Any = None
         self._guiTag: Any = None
         self._listed: list[tuple[str, str]] = []
+        self._chosen: list[str] = []
+        self._lookedAt = 0.0
         self._followed: Any = None
         self._observedLabels: Any = None
         self._auditReport = ""
@@ -225,7 +228,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _enableButtons(self) -> None:
         ui, running = self.ui, self.task is not None
-        ready = self.parameters.volume is not None and bool(chosenSegments(self.parameters))
+        ready = self.parameters.volume is not None and bool(self._chosen)
         ui.applyButton.enabled = ready and not running
         possible = self.parameters.exportFormat != ExportFormat.DICOM or not whyNoSeries(self.parameters.volume)
         ui.exportButton.enabled = ready and possible and not running
@@ -258,9 +261,12 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return [(node.GetSegmentation(), getattr(slicer.vtkSegmentation, kind)) for kind in kinds]
 
     def _listSegments(self) -> None:
-        segments = segmentsOf(self.parameters.labels)
-        chosen = chosenSegments(self.parameters)
-        listed, checked = self.ui.segmentsList, [i in chosen for i, _name in segments]
+        try:
+            segments, self._chosen = segmentsOf(self.parameters.labels), chosenSegments(self.parameters)
+        except MedProtectError as error:
+            segments, self._chosen = [], []
+            self.jobs.say(told(error))
+        listed, checked = self.ui.segmentsList, [i in self._chosen for i, _name in segments]
         if segments != self._listed:
             self._listed = segments
             listed.clear()
@@ -312,9 +318,10 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._follow(view)
         current = None if view is None else sliceIn(volume, view)
         if current is None:
+            self.previewer.hide()
             self.ui.previewStatisticsLabel.text = _("No slice view shows this volume's slices.")
             return
-        asked = (self.parameters.labels, chosenSegments(self.parameters), settingsOf(self.parameters))
+        asked = (self.parameters.labels, self._chosen, settingsOf(self.parameters))
         try:
             self.previewer.request(volume, *asked, current, self.parameters.slabThickness)
         except MedProtectError as error:
@@ -494,6 +501,9 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.previewer.busy or (self.task is not None and self.task.inThread):
             time.sleep(BREATH_S)
         self.previewer.poll()
+        if time.monotonic() - self._lookedAt > LOOK_EVERY_S:  # neither moved nodes nor edited voxels nor another display are told of
+            self._lookedAt = time.monotonic()
+            self._updatePreview()
         self.jobs.advance()
         if self.task is None and not self.ui.previewButton.checked:
             self.timer.stop()
