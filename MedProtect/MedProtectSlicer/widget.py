@@ -22,7 +22,7 @@ from MedProtectSlicer.dicom import whyNoSeries
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.jobs import Jobs, told
 from MedProtectSlicer.logic import MedProtectLogic, Tell
-from MedProtectSlicer.nodes import NO_IMAGES, namesOf, segmentsOf
+from MedProtectSlicer.nodes import NO_IMAGES, namesOf, segmentsOf, volumeOf
 from MedProtectSlicer.overlay import sliceIn, viewAlong
 from MedProtectSlicer.parameters import FitOn, Strength, Window, chosenSegments, profileFile, settingsOf, skipSegments
 from MedProtectSlicer.previewer import Previewer
@@ -314,6 +314,12 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not self.ui.previewButton.checked or self.parameters is None or self.parameters.volume is None:
             return
         volume = self.parameters.volume
+        try:
+            volumeOf(volume)
+        except MedProtectError as error:
+            self.previewer.hide()
+            self._onPreviewFailed(error)
+            return
         view = viewAlong(volume)
         self._follow(view)
         current = None if view is None else sliceIn(volume, view)

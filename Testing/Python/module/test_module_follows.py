@@ -107,6 +107,13 @@ def test_a_preview_that_cannot_be_made_is_tried_once(a_widget, monkeypatch):
     assert len(tried) == 1
 
 
+def test_a_volume_that_loses_its_voxels_is_told_of(a_widget):
+    preview(a_widget)
+    a_widget.parameters.volume.SetAndObserveImageData(None)
+    wait(lambda: "has no voxels" in text(a_widget))
+    assert not a_widget.previewer.overlay.active
+
+
 @pytest.mark.parametrize("values", [np.float32(1.0), np.int16(-1)])
 def test_a_label_map_that_is_none_empties_the_panel(values, a_widget):
     shape = slicer.util.arrayFromVolume(a_widget.parameters.volume).shape
