@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.levels import Levels
+from MedProtectLib.levels import WHOLE, Levels
 from MedProtectLib.methods.base import CLASSIFICATION, Method
 from MedProtectLib.profile import LARGEST_BOUND, Profile
 from MedProtectLib.regions import Regions
@@ -85,7 +85,7 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
     """
     spanned = bound * window.width / (levels.step * abs(volume.slope))
     needed = levels.step * abs(volume.slope) / window.width * 255
-    if spanned < 1:
+    if spanned * WHOLE < 1:
         raise MedProtectError(
             f"{volume.name}: the bound of {bound * 255:.3g}/255 is {spanned:.2g} stored levels, so nothing could be written. "
             f"{_advice(needed)}"

@@ -12,7 +12,17 @@ import numpy as np
 
 from MedProtectLib.checks import check_key
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.io import case_name, labels_or_class, read_volume, sha256_files, sha256_image, sha256_path, sha256_voxels, write_volume
+from MedProtectLib.io import (
+    case_name,
+    data_of,
+    labels_or_class,
+    read_volume,
+    sha256_files,
+    sha256_image,
+    sha256_path,
+    sha256_voxels,
+    write_volume,
+)
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.protection import Protection
 from MedProtectLib.protector import Protector
@@ -74,7 +84,8 @@ def protect_file(
     if key is not None:
         check_key(key)
     image, labels = Path(image), None if labels is None else Path(labels)
-    inputs = [image] if labels is None else [image, labels]
+    named = [image] if labels is None else [image, labels]
+    inputs = [*named, *(second[0] for file in named if (second := data_of(file)) is not None)]
     name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
     destination = plan_destination(name, inputs, Path(output), None if private is None else Path(private), overwrite)
 

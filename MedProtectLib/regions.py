@@ -84,7 +84,7 @@ def find_regions(
     interior = minimum_filter(inside, size, mode="constant", cval=1).astype(bool)
     allowed = np.ones_like(interior) if untouchable is None else ~untouchable[box]
     regions = Regions(box, interior & allowed, dilated & ~interior & allowed, allowed & ~dilated if whole_image else None)
-    if not regions.touched.any():
+    if not (regions.interior.any() or regions.contour.any()):
         raise MedProtectError(
             "every labelled voxel is padding (the image's constant floor): there is nothing to protect. Check the labels."
         )

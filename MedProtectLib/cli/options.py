@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from fractions import Fraction
@@ -148,9 +149,14 @@ def parameter(text: str) -> tuple[str, float]:
     return name, fraction(value)
 
 
+HUGE_EXPONENT = re.compile(r"e[+-]?\d{4}", re.IGNORECASE)
+
+
 def fraction(text: str) -> float:
     """'4/255' or '0.0157' as a number."""
     try:
+        if HUGE_EXPONENT.search(text):
+            raise ValueError("it would take for ever")
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ArgumentTypeError(f"'{text}' is no number or fraction such as 4/255") from None

@@ -524,3 +524,31 @@ def test_an_interrupt_at_the_commit_leaves_nothing_that_counts(
     assert recorded or not listing(tmp_path / "out_private")
     assert run(*command, *(["--overwrite"] if recorded else []))[0] == 0
     assert listing(tmp_path / "out") == ["mr_protected.nrrd", "mr_record.json"]
+
+
+def test_a_data_file_in_the_output_folder_is_an_input_too(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
+    image, labels = rng.normal(0, 60, (6, 32, 40)).astype(np.int16), np.zeros((6, 32, 40), np.uint8)
+    labels[1:5, 8:24, 8:30] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / "labels.nrrd")
+    sitk.WriteImage(sitk.GetImageFromArray(image), tmp_path / "ct.mhd")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "ct.raw").rename(tmp_path / "raw" / "ct_protected.raw")
+    header = (tmp_path / "ct.mhd").read_text().replace("ct.raw", "raw/ct_protected.raw")
+    (tmp_path / "ct.mhd").write_text(header)
+    arguments = ("protect", tmp_path / "ct.mhd", "--labels", tmp_path / "labels.nrrd", "--method", "weave")
+    code, _, err = run(*arguments, "--output", tmp_path / "raw")
+    assert_one_line(code, err, 1)
+    assert "input's own folder" in err
+    assert (tmp_path / "raw" / "ct_protected.raw").stat().st_size == image.nbytes
+    assert run(*arguments, "--output", tmp_path / "out")[0] == 0
+
+
+@pytest.mark.parametrize(("bound", "expected"), [("1e99999999", 2), ("1E-99999", 2), ("1/49", 0)])
+def test_bounds_at_the_edge(bound: str, expected: int, run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
+    """A huge exponent is refused at once, and a bound of exactly one level is one level whatever its rounding."""
+    image, labels = rng.integers(0, 50, (6, 32, 40)).astype(np.int16), np.zeros((6, 32, 40), np.uint8)
+    labels[1:5, 8:24, 8:30] = 1
+    for name, array in (("image", image), ("labels", labels)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), tmp_path / f"{name}.nrrd")
+    files = (tmp_path / "image.nrrd", "--labels", tmp_path / "labels.nrrd", "--output", tmp_path / "out")
+    assert run("protect", *files, "--method", "weave", "--window", 0, 49, "--bound", bound)[0] == expected

@@ -105,6 +105,17 @@ def test_a_series_with_a_damaged_slice_is_not_protected_without_it(damage: str, 
     assert len(read_volume(folder).array) == len(CT) - 1
 
 
+@pytest.mark.parametrize("content", [lambda whole: whole[132:], lambda whole: whole[:100], lambda whole: bytes(len(whole))])
+def test_a_slice_that_is_no_dicom_any_more_is_known_by_its_extension(content: Callable[[bytes], bytes], folder: Path) -> None:
+    slices = [path.rename(path.with_suffix(".dcm")) for path in sorted(folder.iterdir())]
+    (folder / "notes.txt").write_text("not DICOM")
+    assert len(read_volume(folder).array) == len(CT)
+    slices[-1].write_bytes(content(slices[-1].read_bytes()))
+    for path in (folder, slices[0]):
+        with pytest.raises(MedProtectError, match=rf"{slices[-1]}: empty or damaged, and perhaps a slice of the series"):
+            read_volume(path)
+
+
 def test_damage_elsewhere_is_told_and_does_not_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Beside another series, or beside an object that is an image of its own."""
 

@@ -46,3 +46,12 @@ def test_nothing_to_touch_is_refused(padding: np.ndarray | None) -> None:
 
 def test_bounding_box_of_nothing() -> None:
     assert bounding_box(np.zeros((2, 2, 2), bool)) is None
+
+
+def test_a_whole_image_around_labels_on_padding_alone_is_refused() -> None:
+    foreground, untouchable = np.zeros((4, 8, 8), bool), np.zeros((4, 8, 8), bool)
+    foreground[1:3, 2:4, 2:4] = untouchable[:, :6, :6] = True
+    untouchable[:] = True
+    untouchable[3, 7, 7] = False
+    with pytest.raises(MedProtectError, match="every labelled voxel is padding"):
+        find_regions(foreground, 0, untouchable=untouchable, whole_image=True)
