@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from MedProtectLib.release.roots import RECORDS
 from MedProtectLib.staging import RECORD
 from MedProtectLib.untrusted import LARGEST_RECORD, parse_json, read_json
 
+LARGEST = 1e300
 DAMAGED = "the record is damaged. Verify without it by moving it away."
 
 
@@ -101,12 +101,13 @@ def _is_well_formed(record: Recorded) -> bool:
     windows = [own.get("window") if isinstance(own, dict) else None for own in ([said] if said else []) + said.get("channels", [])]
     width, numbers = told.get("half_width_voxels", HALF_WIDTH), [content.get("bound"), said.get("psnr_db")]
     return (
-        all(isinstance(w, list) and len(w) == 2 and all(_is_number(v) for v in w) and w[0] < w[1] for w in windows)
+        all(isinstance(w, list) and len(w) == 2 and all(is_number(v) for v in w) and w[0] < w[1] for w in windows)
         and type(width) is int
         and 0 <= width <= LARGEST_HALF_WIDTH
-        and all(value is None or _is_number(value) for value in numbers)
+        and all(value is None or is_number(value) for value in numbers)
     )
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value that anybody may have written is a number to compute with: neither infinite nor an integer beyond all floats."""
+    return type(value) in (int, float) and -LARGEST < value < LARGEST

@@ -14,6 +14,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import sha256_file, sha256_voxels
 from MedProtectLib.io.npz import array_shapes, member_volume, read_array
 from MedProtectLib.progress import Report, Stage, ignore
+from MedProtectLib.recorded import is_number
 from MedProtectLib.release.commit import files_below, read_record
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.finish import Tally, shareable_line
@@ -24,6 +25,7 @@ from MedProtectLib.untrusted import LARGEST_RECORD, parse_json, read_json
 
 DAMAGED = "damaged. Put the one back that was released."
 MOST_NAMED = 10
+LONGEST_TOLD = 100  # of a name that no file can have
 
 
 @dataclass
@@ -125,7 +127,12 @@ def _read_line(line: bytes) -> dict[str, Any] | None:
     """The record in a line, None where what is used of it has not the type that it must have; anybody may have written the file."""
     try:
         record = parse_json(line, DAMAGED)
-        Tally().add(record)
+        if record["protected"] is True:
+            psnr = record["statistics"]["psnr_db"]
+            if not is_number(record["bound"]) or not isinstance(record["method"], str) or not (psnr is None or is_number(psnr)):
+                return None
+        elif record["protected"] is not False:
+            return None
         texts = [record["case"], *record["outputs"], *record["outputs"].values()]
         if "protected_file" in record:
             texts += [record["protected_file"], record["protected_voxels_sha256"]]
@@ -143,6 +150,8 @@ def _of_file(roots: Roots, case: str, name: str, sha: str) -> Iterator[str]:
             yield f"{name}: not the file that was released (case '{case}', SHA-256 differs)"
     except MedProtectError as error:
         yield str(error)
+    except OSError as error:
+        yield f"{name[:LONGEST_TOLD]}: cannot be read ({error.strerror})"
 
 
 def _of_members(roots: Roots, name: str, recorded: list[str]) -> Iterator[str]:

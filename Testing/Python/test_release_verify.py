@@ -90,6 +90,18 @@ def damage(release: Path) -> None:
         file.write('{"case": 3}\n')
 
 
+def with_value(name: str, value: object) -> Callable[[Path], None]:
+    """Appends a line of which one value is of another kind."""
+
+    def spoil(release: Path) -> None:
+        lines = lines_of(release)
+        spoiled = next(json.loads(json.dumps(line)) for line in lines if line["protected"])
+        (spoiled["statistics"] if name == "psnr_db" else spoiled)[name] = value
+        write_lines(release, [*lines, spoiled])
+
+    return spoil
+
+
 def spoil_summary(release: Path) -> None:
     path = release / "medprotect_release.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bounds": [1.0]}))
@@ -109,6 +121,12 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "record": (spoil_record, f"case '{CASE}': its line in medprotect_records.jsonl is not what its private record says"),
     "line lost": (lambda out: write_lines(out, lines_of(out)[1:]), f"case '{CASE}': released, but not in medprotect_records.jsonl"),
     "line twice": (lambda out: write_lines(out, [*lines_of(out), lines_of(out)[0]]), "a case has more than one line"),
+    "psnr of text": (with_value("psnr_db", "50"), "medprotect_records.jsonl, line 4: damaged"),
+    "bound of text": (with_value("bound", "1"), "medprotect_records.jsonl, line 4: damaged"),
+    "bound without end": (with_value("bound", 10**400), "medprotect_records.jsonl, line 4: damaged"),
+    "protected by half": (with_value("protected", 1), "medprotect_records.jsonl, line 4: damaged"),
+    "outputs of a list": (with_value("outputs", ["a"]), "medprotect_records.jsonl, line 4: damaged"),
+    "name too long": (with_value("outputs", {"x/" * 3000 + "x": "0"}), "medprotect_records.jsonl: a case has more than one line"),
     "line damaged": (damage, "medprotect_records.jsonl, line 4: damaged"),
     "private": (spoil_private, "is not what its private record says"),
     "private lost": (lambda out: shutil.rmtree(out.with_name("out_private") / "cases" / CASE), "the private folder has no record of it"),

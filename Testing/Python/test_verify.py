@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedProtectLib import Protector, protect_file
+from MedProtectLib.recorded import is_number
 from release_cases import NAMES, decathlon, own_profile
 from samples import Run
 
@@ -117,3 +118,10 @@ def test_a_protected_file_by_another_name_is_known_by_its_hash(made: Path, run: 
     shutil.copyfile(next((made / "single").glob("*_record.json")), tmp_path / "any_record.json")
     code, _, err = run("protect", tmp_path / "a.nii.gz", *files(made)[2], "--output", tmp_path / "out")
     assert (code, "protected already" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_one"), [(1, True), (0.5, True), (10**400, False), (float("nan"), False), (True, False), ("1", False)]
+)
+def test_only_what_can_be_computed_with_is_a_number(value: object, is_one: bool) -> None:
+    assert is_number(value) is is_one
