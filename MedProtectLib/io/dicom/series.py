@@ -128,8 +128,8 @@ def inventory(files: Iterable[Path]) -> Inventory:
             damaged.append(path)
     stacks = [replace(group[0], files=tuple(f for one in group for f in one.files)) for group in slices.values()]
     beside = {(file.parent, file.suffix.lower()) for stack in stacks for file in stack.files if file.suffix}
-    lost = [path for path in strangers if (path.parent, path.suffix.lower()) in beside]  # a slice that is none any more
-    damaged, strangers = [*damaged, *lost], [path for path in strangers if path not in lost]
+    lost = {path for path in strangers if (path.parent, path.suffix.lower()) in beside}  # slices that are none any more
+    damaged, strangers = [*damaged, *sorted(lost)], [path for path in strangers if path not in lost]
     series = sorted([*stacks, *alone], key=lambda one: one.files[0])
     return Inventory(tuple(series), tuple(labels), tuple(others), tuple(damaged), tuple(strangers))
 
