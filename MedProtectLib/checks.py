@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 
 import numpy as np
@@ -12,9 +13,10 @@ from MedProtectLib.methods.base import CLASSIFICATION, Method
 from MedProtectLib.profile import LARGEST_BOUND, Profile
 from MedProtectLib.regions import Regions
 from MedProtectLib.volume import LabelMap, Volume
-from MedProtectLib.window import IntensityWindow
+from MedProtectLib.window import PERCENTILES, IntensityWindow
 
 LEVELS_ADVISED = 2
+LARGEST_SHARE = 0.5  # of the range of values that may change, for a bound without a warning
 LARGEST_SEED = 2**63
 BYTES_OF_FLOATS = (4, 8)
 
@@ -57,6 +59,8 @@ def check_case(volume: Volume, labels: LabelMap) -> None:
         raise UsageError(f"the image is a {type(volume).__name__}: give a Volume, as of read_volume, or Volume(array, Geometry(...)).")
     if not isinstance(labels, LabelMap):
         raise UsageError(f"the labels are a {type(labels).__name__}: give a LabelMap, as of read_labels or LabelMap.from_array.")
+    if not volume.array.size:
+        raise MedProtectError(f"{volume.name}: an image of shape {volume.geometry.shape} (k, j, i) has no voxels.")
     stored = volume.array.dtype
     if stored.kind not in "iuf" or (stored.kind == "f" and stored.itemsize not in BYTES_OF_FLOATS):
         raise MedProtectError(f"{volume.name}: stored as {stored}. Store it as whole numbers, float32 or float64.")
@@ -98,11 +102,34 @@ def check_levels(bound: float, window: IntensityWindow, levels: Levels, volume: 
     return ()
 
 
+def check_window_fits(bound: float, window: IntensityWindow, levels: Levels, volume: Volume, regions: Regions) -> tuple[str, ...]:
+    """A warning when the bound spans more than half of the values that may change: then the window is seldom that of the image.
+
+    Raises:
+        MedProtectError: the window is so wide that a step in it leaves the image's own range.
+    """
+    stored = np.concatenate([volume.channel(c)[regions.box][regions.touched] for c in volume.intensity_channels])
+    low, high = np.sort(volume.in_units(np.percentile(stored, PERCENTILES)))
+    told = f"{volume.name}: the intensity window is {window.width:g} wide, the values that may change go from {low:g} to {high:g}"
+    advice = "Check --modality, or give a window with --window LO HI."
+    if levels.step > levels.highest - levels.lowest:
+        raise MedProtectError(f"{told}: nothing could be written. {advice}")
+    if bound * window.width > LARGEST_SHARE * (high - low):
+        return (f"{told}, and the bound is {bound * window.width:.3g}: that will be seen. {advice}",)
+    return ()
+
+
 def _advice(needed: float) -> str:
     """What to do where a bound of ``needed``/255 would do, which may be more than any image may be changed by."""
     if needed > LARGEST_BOUND * 255:
         return "Protect a version of the image with more levels: the largest bound, 32/255, does not mend that."
-    return f"Allow at least --bound {needed:.2g}/255, or protect a version of the image with more levels."
+    return f"Allow at least --bound {_rounded_up(needed):g}/255, or protect a version of the image with more levels."
+
+
+def _rounded_up(number: float) -> float:
+    """A positive number in two digits that is no smaller."""
+    digit = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return math.ceil(number / digit / WHOLE) * digit
 
 
 def check_regions(regions: Regions, volume: Volume) -> None:

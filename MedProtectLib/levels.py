@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -34,6 +35,8 @@ class Levels(ABC):
     they do not change, and no other value becomes one of them.
     """
 
+    tolerance: ClassVar[float] = 0.0  # how far, in steps, a rung may lie off its place
+
     step: float
     lowest: float
     highest: float
@@ -53,7 +56,7 @@ class Levels(ABC):
             highest = np.where(values <= last, min(self.highest, first - self.step), self.highest)
             lowest = np.where(values >= first, max(self.lowest, last + self.step), self.lowest)
         distance = np.where(up, highest - values, values - lowest)
-        return np.maximum(np.floor(distance / self.step + GRID_TOLERANCE), 0.0)
+        return np.maximum(np.floor(distance / self.step + self.tolerance), 0.0)
 
     @abstractmethod
     def within(self, most: float, stored: np.ndarray, counts: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -89,6 +92,8 @@ class FineLevels(Levels):
 @dataclass(frozen=True)
 class GridLevels(Levels):
     """A float image whose values lie on a regular grid; ``rungs`` holds the exact stored float of every level."""
+
+    tolerance = GRID_TOLERANCE
 
     rungs: np.ndarray
 
@@ -201,6 +206,15 @@ def _are_whole(present: np.ndarray) -> bool:
 def _whole_step(present: np.ndarray, gap: float) -> float:
     """The smallest step that keeps whole numbers on the grid they share and that no ``gap`` between floats swallows."""
     return float(math.lcm(int(np.gcd.reduce(np.diff(present.astype(np.int64)))), math.ceil(gap)))
+
+
+def declared_padding(volume: Volume, stored: np.ndarray) -> np.ndarray:
+    """Bool (k, j, i): where stored values (k, j, i) or (k, j, i, c) of an image of one part are what it declares to be padding."""
+    ends = _declared(volume)
+    if ends is None:
+        return np.zeros(stored.shape[:3], bool)
+    inside = (stored >= ends[0]) & (stored <= ends[1])
+    return inside if inside.ndim == 3 else np.logical_and.reduce(inside, axis=3)
 
 
 def _declared(volume: Volume) -> tuple[float, float] | None:

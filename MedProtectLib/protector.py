@@ -7,7 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 
 from MedProtectLib.change import apply_counts, quantised_change, stored_components
-from MedProtectLib.checks import check_bound, check_case, check_levels, check_regions, check_seed, check_target, check_task, public_warning
+from MedProtectLib.checks import (
+    check_bound,
+    check_case,
+    check_levels,
+    check_regions,
+    check_seed,
+    check_target,
+    check_task,
+    check_window_fits,
+    public_warning,
+)
 from MedProtectLib.errors import MedProtectError, UsageError, memory_told
 from MedProtectLib.io.hashing import sha256_voxels
 from MedProtectLib.io.resample import on_grid_of
@@ -161,7 +171,7 @@ class Protector:
         for part, window, own in zip(volume.parts(), windows, part_regions, strict=True):
             check_regions(own, part)
             levels += (find_levels(part, find_padding(part), bound * window.width / abs(part.slope), own),)
-            warnings += check_levels(bound, window, levels[-1], part)
+            warnings += check_window_fits(bound, window, levels[-1], part, own) + check_levels(bound, window, levels[-1], part)
             if window.guessed:
                 which = f"{part.name}: " if volume.channel_types else ""
                 found = f"intensity window {window.low:g} to {window.high:g} ({window.rule})"

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.levels import regions_of_parts
+from MedProtectLib.levels import declared_padding, regions_of_parts
 from MedProtectLib.regions import Regions, grown, within
 from MedProtectLib.volume import Volume
 
@@ -20,7 +20,7 @@ CT_REACH_MM = 10.0
 SPACING_ROUNDING = 1 + 1e-5  # a spacing that a format keeps in 32 bits is the same spacing
 ZERO_ROUNDING = 2.0**-22  # slope and intercept, each of which a format keeps in 32 bits, shift the stored zero by no more than that
 CT_AIR = -500.0
-WIDEST = 1e30
+NARROWEST, WIDEST = 1e-30, 1e30
 HOUNSFIELD = "HU"
 PERCENTILES = (0.5, 99.5)
 
@@ -59,12 +59,14 @@ def choose_windows(
 def choose_window(volume: Volume, regions: Regions, modality: str | None = None, given: Sequence[float] | None = None) -> IntensityWindow:
     """The window of an image of one part by the rule of its modality; ``given`` (low, high) overrides it.
 
-    CT: 0.5-99.5 percentiles of the voxels in and 10 mm (along each axis) around the regions, at least 400 HU wide.
+    CT: 0.5-99.5 percentiles of the voxels in and 10 mm (along each axis) around the regions, at least 400 HU wide; what the image
+    declares to be padding is no voxel of it.
     8-bit photographs (ultrasound, X-ray, endoscopy as PNG or TIFF): 0-255. All others: 0.5-99.5 percentiles of the
     non-zero voxels.
 
     Raises:
-        UsageError: ``given`` is no window. MedProtectError: the image is constant.
+        UsageError: ``given`` is no window. MedProtectError: the image is constant, or its values are too large or too close to each
+            other for a window.
     """
     declared = modality or volume.modality
     lowest = float(volume.in_units(np.array([_intensities(volume).min(), _intensities(volume).max()])).min())
@@ -73,25 +75,47 @@ def choose_window(volume: Volume, regions: Regions, modality: str | None = None,
         low, high = check_window(given)
         return IntensityWindow(low, high, unit=HOUNSFIELD if is_ct else "stored units")
     if is_ct:
-        return _ct(volume, regions, "CT" if declared else f"taken for CT, since values reach {lowest:g}", guessed=declared is None)
+        reason = "CT" if declared else f"taken for CT, since values reach {lowest:g}"
+        return _measurable(volume, _ct(volume, regions, reason, guessed=declared is None))
     if volume.photograph:
         return IntensityWindow(0.0, 255.0, "8-bit picture: 0-255", "grey levels")
-    return _nonzero_percentiles(volume, declared or "taken for MR or another non-CT image", guessed=declared is None)
+    reason = declared or "taken for MR or another non-CT image"
+    return _measurable(volume, _nonzero_percentiles(volume, reason, guessed=declared is None))
 
 
 def check_window(given: Sequence[float]) -> tuple[float, float]:
     """The window's ends as numbers.
 
     Raises:
-        UsageError: they are not two numbers of which the first is smaller, both within +-1e30.
+        UsageError: they are not two numbers within +-1e30 of which the first is smaller by at least 1e-30.
     """
     try:
         low, high = (float(v) for v in given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"window {given!r}: give two numbers, low and high.") from error
-    if not -WIDEST <= low < high <= WIDEST:
-        raise UsageError(f"--window {low:g} {high:g}: LO must be smaller than HI, and both from {-WIDEST:g} to {WIDEST:g}.")
+    if not _is_window(low, high):
+        raise UsageError(
+            f"--window {low:g} {high:g}: LO must be smaller than HI by at least {NARROWEST:g}, and both from {-WIDEST:g} to {WIDEST:g}."
+        )
     return low, high
+
+
+def _is_window(low: float, high: float) -> bool:
+    return -WIDEST <= low < high <= WIDEST and high - low >= NARROWEST
+
+
+def _measurable(volume: Volume, found: IntensityWindow) -> IntensityWindow:
+    """A window that a rule found.
+
+    Raises:
+        MedProtectError: none that may be given either.
+    """
+    if not _is_window(found.low, found.high):
+        raise MedProtectError(
+            f"{volume.name}: the intensity window found goes from {found.low:g} to {found.high:g}, in which nothing can be measured. "
+            "Scale the values, replace those that stand for no picture, or give a window with --window LO HI."
+        )
+    return found
 
 
 def check_modality(modality: str | None) -> None:
@@ -101,12 +125,15 @@ def check_modality(modality: str | None) -> None:
 
 
 def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> IntensityWindow:
-    margin = tuple(int(CT_REACH_MM * SPACING_ROUNDING // s) for s in volume.geometry.spacing_kji)
-    box = grown(regions.box, (margin[0], margin[1], margin[2]), volume.geometry.shape)
-    near = np.zeros([s.stop - s.start for s in box], np.uint8)
-    near[within(regions.box, box)] = regions.labelled
-    near = maximum_filter(near, tuple(2 * m + 1 for m in margin), mode="constant", cval=0)
-    low, high = np.percentile(volume.in_units(_intensities(volume, box)[near > 0]), PERCENTILES)
+    spacing, shape = volume.geometry.spacing_kji, volume.geometry.shape
+    margin = tuple(int(min(CT_REACH_MM * SPACING_ROUNDING // s, n)) for s, n in zip(spacing, shape, strict=True))
+    box = grown(regions.box, (margin[0], margin[1], margin[2]), shape)
+    labelled = np.zeros([s.stop - s.start for s in box], np.uint8)
+    labelled[within(regions.box, box)] = regions.labelled
+    near = maximum_filter(labelled, tuple(2 * m + 1 for m in margin), mode="constant", cval=0) > 0
+    stored = _intensities(volume, box)
+    pictured = near & ~declared_padding(volume, stored)
+    low, high = np.percentile(volume.in_units(stored[pictured if pictured.any() else near]), PERCENTILES)
     missing = max(0.0, CT_MINIMUM_WIDTH - (high - low))
     rule = f"{reason}: 0.5-99.5 percentiles in and {CT_REACH_MM:g} mm around the regions" + (", widened to 400 HU" if missing else "")
     return IntensityWindow(float(low - missing / 2), float(high + missing / 2), rule, HOUNSFIELD, guessed)

@@ -89,7 +89,7 @@ def run(arguments: Namespace) -> int:
     answer(
         arguments,
         {"profile": arguments.output, "sha256": profile.sha256(), "training": dict(profile.training)},
-        f"{arguments.output}: fitted on {len(cases)} cases{learned}. {keep}",
+        f"{arguments.output}: fitted on {len(profile.training['cases'])} cases{learned}. {keep}",
     )
     return 0
 

@@ -53,7 +53,10 @@ def fit(cases: Sequence[CaseFiles], output: Path, options: FitOptions, resume: b
     team.wait()
     with _working_in(work, identity, team.is_first):
         profile = fit_in(work, cases, options, identity, report)
-        profile = replace(profile, training={**profile.training, "images_sha256": image_hashes(cases, hashed)})
+        names = set(profile.training["cases"])
+        profile = replace(
+            profile, training={**profile.training, "images_sha256": image_hashes([case for case in cases if case.name in names], hashed)}
+        )
         team.wait()
         if team.is_first:
             profile.save(output)
@@ -136,13 +139,15 @@ def fit_in(
         raise MedProtectError(
             f"all images are of class '{purpose.classes[0]}'. Method '{options.method}' learns from at least two classes."
         )
-    remarks: list[str] = []
+    names, remarks = [case.name for case in cases], list[str]()
     if method.learns:
         from MedProtectLib.fitting.patches import prepare
         from MedProtectLib.fitting.team import Team
 
         with Team().first_alone():
-            remarks = prepare(cases, work, purpose, method.joint_channels, options.modality, options.window, options.segments, report)
+            names, remarks = prepare(
+                cases, work, purpose, method.joint_channels, options.modality, options.window, options.segments, report
+            )
     torch.manual_seed(options.seed)
     with memory_told():
         fitted, summary = method.fit(Training(options, purpose, work, identity, report, on_cpu))
@@ -155,7 +160,7 @@ def fit_in(
         modality=options.modality,
         window=options.window,
         public=options.public,
-        training={"cases": [case.name for case in cases], "left_out": remarks, **summary, "note": options.note},
+        training={"cases": names, "left_out": remarks, **summary, "note": options.note},
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ class Place(NamedTuple):
     file: int
     source: tuple[slice | int, ...]
     target: tuple[slice, ...]
+
+
+class Usable(NamedTuple):
+    """The names of the prepared cases, and remarks on those that were left out."""
+
+    names: list[str]
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, index: Mapping[str, Any]) -> Usable:
+        """As an index of prepared cases tells."""
+        return cls(list(dict.fromkeys(entry["case"] for entry in index["cases"])), list(index["remarks"]))
 
 
 class PatchSource:
@@ -101,8 +113,8 @@ def prepare(
     window: tuple[float, float] | None,
     segments: Sequence[str] | None,
     report: Report,
-) -> list[str]:
-    """Write the prepared cases to ``folder`` (skipped when it is complete). Returns remarks on cases that were left out.
+) -> Usable:
+    """Write the prepared cases to ``folder`` (skipped when it is complete).
 
     With ``joint_channels`` an image's channels lie in one array, otherwise every channel is a case of its own.
 
@@ -111,7 +123,7 @@ def prepare(
     """
     index = folder / "index.json"
     if index.is_file():
-        return list(json.loads(index.read_text())["remarks"])
+        return Usable.of(json.loads(index.read_text()))
     private_folder(folder)
     stage = Stage("prepare", len(cases), report)
     entries: list[dict[str, str]] = []
@@ -133,9 +145,10 @@ def prepare(
         raise MedProtectError(f"none of the {len(cases)} cases can be used. {remarks[0]}")
     part = index.with_suffix(".part")
     told = {"classes": purpose.outputs, "channels": purpose.image_channels if joint_channels else 1, "largest": largest.tolist()}
-    part.write_text(json.dumps({"cases": entries, "remarks": remarks, **told}))
+    content = {"cases": entries, "remarks": remarks, **told}
+    part.write_text(json.dumps(content))
     part.replace(index)
-    return remarks
+    return Usable.of(content)
 
 
 def _prepared(

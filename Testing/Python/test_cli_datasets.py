@@ -125,7 +125,8 @@ def test_the_channel_files_of_an_nnunet_case_are_one_case(run: Run, tmp_path: Pa
     code, out, _ = run("fit", folder, *quick, "--output", tmp_path / "p.medprotect", "--json")
     assert code == 0
     training = json.loads(out)["training"]
-    assert training["cases"] == ["a", "b"]
+    assert training["cases"] == ["a"]
+    assert len(training["images_sha256"]) == 1
     assert training["left_out"] == ["b left out: it has 1 channels, the first case has 2."]
 
 

@@ -105,6 +105,16 @@ def test_continuous_floats_get_a_fine_binary_step(rng: np.random.Generator) -> N
     assert np.log2(levels.step) == int(np.log2(levels.step))
 
 
+def test_continuous_floats_stay_in_the_images_own_range(rng: np.random.Generator) -> None:
+    array = rng.uniform(size=(4, 30, 30)).astype(np.float32)
+    levels = find_levels(volume_of(array), None, 0.5, everywhere(array))
+    for up, end in ((True, array.max()), (False, array.min())):
+        room = levels.room(array, np.full(array.shape, up))
+        moved = levels.shift(array, room if up else -room)
+        assert np.abs(moved - end).max() <= levels.step
+        assert array.min() <= moved.min() <= moved.max() <= array.max()
+
+
 def test_a_fine_step_is_no_smaller_than_the_gaps_between_the_floats_that_may_change(rng: np.random.Generator) -> None:
     array = (rng.normal(size=(4, 30, 30)) * 100).astype(np.float32)
     array[0] += 1e9

@@ -278,6 +278,26 @@ def test_below_two_levels_warns_and_below_one_refuses() -> None:
     assert not fine.warnings
 
 
+@pytest.mark.parametrize("high", [23, 47, 53, 60, 61, 62, 63])
+def test_the_advised_bound_is_enough(high: float) -> None:
+    volume, labels = scene()
+    with pytest.raises(MedProtectError, match=r"Allow at least --bound [\d.]+/255") as refused:
+        Protector(profile=untrained(3), window=(0, high)).plan(volume, labels)
+    advised = re.search(r"--bound ([\d.]+)/255", str(refused.value))
+    assert advised
+    Protector(profile=untrained(3), window=(0, high), bound=float(advised[1]) / 255).plan(volume, labels)
+
+
+def test_a_window_that_is_not_the_images_is_told_or_refused() -> None:
+    volume, labels = scene("float64")
+    small = volume.with_array(volume.array / 1000)
+    told = Protector(profile=untrained(3), modality="CT").plan(small, labels).warnings
+    assert any("the intensity window is 400 wide" in warning and "that will be seen" in warning for warning in told)
+    assert not any("will be seen" in warning for warning in Protector(profile=untrained(3)).plan(small, labels).warnings)
+    with pytest.raises(MedProtectError, match=r"the intensity window is 1e\+16 wide"):
+        Protector(profile=untrained(3), window=(0, 1e16)).plan(volume, labels)
+
+
 def test_an_unreachable_target_is_refused_rather_than_ignored() -> None:
     volume, labels = scene()
     with pytest.raises(MedProtectError, match="below one stored level"):
@@ -311,9 +331,9 @@ def test_a_window_may_be_an_array_and_a_seed_a_number_of_numpy() -> None:
     assert np.array_equal(one.volume.array, other.volume.array)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200])
 def test_values_that_are_no_numbers_are_named(value: float) -> None:
-    volume, labels = scene("float32")
+    volume, labels = scene("float64")
     volume.array[0, 0, :2] = value
     with pytest.raises(MedProtectError, match=r"volume: 2 of 24,640 voxels are infinite or not a number"):
         Protector(profile=untrained(3)).protect(volume, labels)
@@ -329,6 +349,7 @@ def case_of(what: str) -> tuple[object, object]:
         "label array": lambda: (volume, labels.layers[0]),
         "tensor": lambda: (Volume(torch.tensor(array), grid), labels),  # type: ignore[arg-type]
         "label tensor": lambda: (volume, LabelMap.from_array(torch.tensor(array), grid)),  # type: ignore[arg-type]
+        "no voxels": lambda: (Volume(array[:0], Geometry((44, 40, 0))), labels),
         "bool": lambda: (Volume(array > 200, grid), labels),
         "complex": lambda: (Volume(array.astype(complex), grid), labels),
         "float16": lambda: (Volume(array.astype("float16"), grid), labels),
@@ -348,6 +369,7 @@ def case_of(what: str) -> tuple[object, object]:
         ("label array", "the labels are a ndarray"),
         ("tensor", "a Tensor where a NumPy array is needed"),
         ("label tensor", "a Tensor where a NumPy array is needed"),
+        ("no voxels", r"of shape \(0, 40, 44\) \(k, j, i\) has no voxels"),
         ("bool", "stored as bool"),
         ("complex", "stored as complex128"),
         ("float16", "stored as float16"),

@@ -48,6 +48,27 @@ def test_ct_stored_unsigned_with_an_intercept(hounsfield: np.ndarray) -> None:
     assert (direct.low, direct.high) == pytest.approx((shifted.low, shifted.high))
 
 
+def test_declared_padding_near_the_regions_does_not_count(hounsfield: np.ndarray) -> None:
+    window = choose_window(*scene(hounsfield, spacing=(0.5, 0.5, 0.5), padding_value=-1000.0), modality="CT")
+    assert window.width == pytest.approx(400)
+    hounsfield[:, :5] = np.resize([-1000, -2000], (5, 50))
+    ranged = choose_window(*scene(hounsfield, spacing=(0.5, 0.5, 0.5), padding_value=-1000.0, padding_limit=-2000.0), modality="CT")
+    assert ranged == window
+    everything = choose_window(*scene(np.full_like(hounsfield, -1000), padding_value=-1000.0), modality="CT")
+    assert (everything.low, everything.high) == (-1200, -800), "the refusal is another check's"
+
+
+def test_ct_reach_ends_with_the_image(hounsfield: np.ndarray) -> None:
+    whole, finer = (choose_window(*scene(hounsfield, spacing=(s, s, s)), modality="CT") for s in (0.2, 1e-9))
+    assert whole == finer
+
+
+@pytest.mark.parametrize(("factor", "modality"), [(1e-35, "MR"), (1e35, "MR"), (1e35, "CT")])
+def test_values_without_a_measurable_window_are_refused(factor: float, modality: str, hounsfield: np.ndarray) -> None:
+    with pytest.raises(MedProtectError, match="in which nothing can be measured"):
+        choose_window(*scene(hounsfield * factor), modality=modality)
+
+
 def test_mr_uses_the_percentiles_of_the_nonzero_voxels(rng: np.random.Generator) -> None:
     array = rng.integers(1, 1000, (8, 50, 50)).astype(np.int16)
     array[:, :, :15] = 0
@@ -82,7 +103,7 @@ def test_a_given_window_overrides_every_rule(hounsfield: np.ndarray) -> None:
     assert (window.low, window.high, window.unit) == (-160, 240, "HU")
 
 
-@pytest.mark.parametrize("given", [(5, 5), (7, 2), (0, float("inf")), (float("nan"), 1)])
+@pytest.mark.parametrize("given", [(5, 5), (7, 2), (0, float("inf")), (float("nan"), 1), (0, 5e-324)])
 def test_an_empty_window_is_wrong_usage(given: tuple[float, float], hounsfield: np.ndarray) -> None:
     with pytest.raises(UsageError):
         choose_window(*scene(hounsfield), given=given)
