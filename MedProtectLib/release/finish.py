@@ -6,13 +6,14 @@ Everything is made anew from the records on disk, so that it can be done again a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.io import sha256_file
 from MedProtectLib.records import LIMITS
 from MedProtectLib.release.audit import Outcome, write_audit
 from MedProtectLib.release.commit import read_reason, read_record
@@ -27,6 +28,7 @@ from MedProtectLib.release.versions import carry_over, withdrawn
 from MedProtectLib.version import __version__
 
 SCHEMA = 1
+COMMON = "common_files_sha256"
 
 
 def all_settled(roots: Roots) -> bool:
@@ -73,19 +75,19 @@ def finish(settings: Settings) -> None:
     roots, layout = settings.roots, find_layout(Path(settings.dataset))
     released = Fingerprints(str(outcome.content["image"]["target"]) for outcome in outcomes(roots) if outcome.record is not None)
     released.sort()
-    layout.assemble(roots)
+    common = layout.assemble(roots)
     _remove_left_copies(roots)
     for item in layout.common():
-        _put(roots, item.target, (layout.root / item.source).read_bytes())
+        common.append(_put(roots, item.target, (layout.root / item.source).read_bytes()))
     for name, content in layout.rewritten(released).items():
-        _put(roots, name, content)
+        common.append(_put(roots, name, content))
     if settings.earlier is not None:
         carry_over(settings.earlier, roots)
     gone = withdrawn(settings)
     write_audit(roots, settings, outcomes(roots), gone)
     write_overview(roots, settings, lambda: outcomes(roots), gone)
     _check_outputs(roots)
-    _write_shareable(roots, settings)
+    _write_shareable(roots, settings, common)
 
 
 def _remove_left_copies(roots: Roots) -> None:
@@ -107,14 +109,18 @@ def _check_outputs(roots: Roots) -> None:
                 raise MedProtectError(f"{roots.target(name)}: a file of case '{outcome.case}' is missing. Make it again with --resume.")
 
 
-def _put(roots: Roots, name: str, content: bytes) -> None:
+def _put(roots: Roots, name: str, content: bytes) -> str:
     path = roots.target(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_shared(path, content)
+    return name
 
 
-def _write_shareable(roots: Roots, settings: Settings) -> None:
-    """The records and the summary that may go out: nothing in them gives a perturbation, a seed, a profile or an original away."""
+def _write_shareable(roots: Roots, settings: Settings, common: Iterable[str]) -> None:
+    """The records and the summary that may go out: nothing in them gives a perturbation, a seed, a profile or an original away.
+
+    ``common`` names the files about the whole dataset.
+    """
     tally = Tally()
     with written_shared(roots.output / RECORDS) as file:
         for outcome in outcomes(roots):
@@ -128,6 +134,7 @@ def _write_shareable(roots: Roots, settings: Settings) -> None:
         "release": settings.name,
         "layout": settings.layout,
         "limits": list(LIMITS),
+        COMMON: {name: sha256_file(roots.target(name)) for name in common},
         **tally.as_json(),
     }
     write_shared(roots.output / SUMMARY, (json.dumps(summary, indent=2, sort_keys=True) + "\n").encode())

@@ -17,7 +17,7 @@ from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.recorded import is_number
 from MedProtectLib.release.commit import files_below, read_record
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.finish import Tally, shareable_line
+from MedProtectLib.release.finish import COMMON, Tally, shareable_line
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.members import SPLITS
 from MedProtectLib.release.roots import RECORDS, SUMMARY, Roots
@@ -32,9 +32,10 @@ LONGEST_TOLD = 100  # of a name that no file can have
 class ReleaseVerification:
     """What was found in a release.
 
-    ``files`` were held against their SHA-256, the images of a MedMNIST file against those of their voxels. ``unnamed`` are files
-    that no record names: the dataset's own index and notes, or what does not belong there. ``private``: whether every record was
-    held against the one in the private folder. ``findings``: what is not as it was made.
+    ``files`` were held against their SHA-256, those about the whole dataset too; the images of a MedMNIST file also against that of
+    their voxels, one by one. ``unnamed`` are files that neither a record nor the summary names: they do not belong there, or the
+    release was made before the summary named any. ``private``: whether every record was held against the one in the private folder.
+    ``findings``: what is not as it was made.
     """
 
     name: str
@@ -60,7 +61,7 @@ class ReleaseVerification:
         yield "release", self.name
         yield "cases", f"{self.tally.protected} protected, {self.tally.unprotected} unprotected"
         yield "files", f"{self.files} compared with their records"
-        yield "in no record", ", ".join(self.unnamed[:MOST_NAMED]) + (", ..." if len(self.unnamed) > MOST_NAMED else "") or "none"
+        yield "named nowhere", ", ".join(self.unnamed[:MOST_NAMED]) + (", ..." if len(self.unnamed) > MOST_NAMED else "") or "none"
         yield "private records", "compared" if self.private else "not there: not compared"
         yield "result", f"{len(self.findings)} finding{'s' * (len(self.findings) > 1)}" if self.findings else "as it was made"
 
@@ -83,6 +84,21 @@ def verify_release(output: str | Path, private: str | Path | None = None, report
     if private is not None and not roots.manifest.is_file():
         raise MedProtectError(f"{roots.private}: not the private folder of a release (it has no {roots.manifest.name}).")
     found = ReleaseVerification(roots.output.name, private=roots.manifest.is_file())
+    named, cases, members = _compare_records(roots, found, report)
+    _compare_common(roots, found, named)
+    for name, voxels in members.items():
+        named.add(name)
+        found.files += len(voxels)
+        found.findings += _of_members(roots, name, voxels)
+    named.sort()
+    found.unnamed = [name for name in _names_below(roots.output) if name not in named and name not in (RECORDS, SUMMARY)]
+    found.findings += _left_out(roots, cases) if found.private else ()
+    return found
+
+
+def _compare_records(roots: Roots, found: ReleaseVerification, report: Report) -> tuple[Fingerprints, Fingerprints, dict[str, list[str]]]:
+    """Compare the files of every case. Returns the names of these files, those of the cases, and the SHA-256 of MedMNIST files' images."""
+    records = roots.output / RECORDS
     named, cases, members = Fingerprints(), Fingerprints(), dict[str, list[str]]()
     stage = Stage("verify", sum(1 for _ in _lines(records)), report)
     for number, line in enumerate(_lines(records), start=1):
@@ -95,23 +111,38 @@ def verify_release(output: str | Path, private: str | Path | None = None, report
         for name, sha in record["outputs"].items():
             named.add(name)
             found.files += 1
-            found.findings += _of_file(roots, record["case"], name, sha)
+            found.findings += _of_file(roots, f"case '{record['case']}'", name, sha)
         if not record["outputs"] and "protected_file" in record:
             members.setdefault(record["protected_file"], []).append(record["protected_voxels_sha256"])
         if found.private:
             found.findings += _of_private(roots, record)
         stage.at(number)
-    for name, voxels in members.items():
-        named.add(name)
-        found.files += len(voxels)
-        found.findings += _of_members(roots, name, voxels)
-    named.sort()
     cases.sort()
     if cases.distinct() < found.tally.protected + found.tally.unprotected:
         found.findings.append(f"{RECORDS}: a case has more than one line")
-    found.unnamed = [name for name in _names_below(roots.output) if name not in named and name not in (RECORDS, SUMMARY)]
-    found.findings += [*_of_summary(roots, found.tally), *(_left_out(roots, cases) if found.private else ())]
-    return found
+    return named, cases, members
+
+
+def _compare_common(roots: Roots, found: ReleaseVerification, named: Fingerprints) -> None:
+    """Compare the summary with the records, and the files about the whole dataset with the summary."""
+    if not (roots.output / SUMMARY).is_file():
+        found.findings.append(f"{SUMMARY}: missing: the release is not finished. Go on with --resume")
+        return
+    try:
+        summary = read_json(roots.output / SUMMARY, DAMAGED)
+    except MedProtectError as error:
+        found.findings.append(str(error))
+        return
+    if any(summary.get(key) != value for key, value in found.tally.as_json().items()):
+        found.findings.append(f"{SUMMARY}: its counts and ranges are not those of the records")
+    common = summary.get(COMMON, {})
+    if not isinstance(common, dict) or not all(isinstance(sha, str) for sha in common.values()):
+        found.findings.append(f"{SUMMARY}: {DAMAGED}")
+        return
+    for name, sha in common.items():
+        named.add(name)
+        found.files += 1
+        found.findings += _of_file(roots, "the dataset's own", name, sha)
 
 
 def _lines(records: Path) -> Iterator[bytes]:
@@ -141,13 +172,13 @@ def _read_line(line: bytes) -> dict[str, Any] | None:
     return record if all(isinstance(text, str) for text in texts) else None
 
 
-def _of_file(roots: Roots, case: str, name: str, sha: str) -> Iterator[str]:
+def _of_file(roots: Roots, whose: str, name: str, sha: str) -> Iterator[str]:
     try:
         path = roots.target(name)
         if not path.is_file():
-            yield f"{name}: missing (case '{case}')"
+            yield f"{name}: missing ({whose})"
         elif sha256_file(path) != sha:
-            yield f"{name}: not the file that was released (case '{case}', SHA-256 differs)"
+            yield f"{name}: not the file that was released ({whose}, SHA-256 differs)"
     except MedProtectError as error:
         yield str(error)
     except OSError as error:
@@ -193,19 +224,6 @@ def _left_out(roots: Roots, cases: Fingerprints) -> Iterator[str]:
     for content in listed(roots):
         if content["name"] not in cases and roots.record(content["name"]).exists():
             yield f"case '{content['name']}': released, but not in {RECORDS}"
-
-
-def _of_summary(roots: Roots, tally: Tally) -> Iterator[str]:
-    if not (roots.output / SUMMARY).is_file():
-        yield f"{SUMMARY}: missing: the release is not finished. Go on with --resume"
-        return
-    try:
-        said = read_json(roots.output / SUMMARY, DAMAGED)
-    except MedProtectError as error:
-        yield str(error)
-        return
-    if any(said.get(key) != value for key, value in tally.as_json().items()):
-        yield f"{SUMMARY}: its counts and ranges are not those of the records"
 
 
 def _names_below(folder: Path) -> Iterator[str]:

@@ -53,14 +53,22 @@ def test_a_release_as_it_was_made(copy: Path, run: Run) -> None:
         "ok": True,
         "release": "out",
         "cases": {"protected": 2, "unprotected": 1},
-        "files": 5,
-        "unnamed": ["LICENSE.txt", "dataset.json"],
+        "files": 7,
+        "unnamed": [],
         "private_records_compared": True,
         "findings": [],
     }
     assert tree(copy.parent) == before
     code, out, _ = run("release", "--verify", copy)
-    assert (code, "as it was made" in out, "LICENSE.txt, dataset.json" in out) == (0, True, True)
+    assert (code, "as it was made" in out) == (0, True)
+
+
+def test_a_release_whose_summary_names_no_files(copy: Path) -> None:
+    summary = json.loads((copy / "medprotect_release.json").read_text())
+    del summary["common_files_sha256"]
+    (copy / "medprotect_release.json").write_text(json.dumps(summary))
+    found = verify_release(copy)
+    assert (found.files, found.unnamed, found.findings) == (5, ["LICENSE.txt", "dataset.json"], [])
 
 
 def test_whoever_gets_it_needs_no_private_folder(copy: Path, run: Run) -> None:
@@ -107,6 +115,11 @@ def spoil_summary(release: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bounds": [1.0]}))
 
 
+def spoil_common(release: Path) -> None:
+    path = release / "medprotect_release.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"common_files_sha256": {"dataset.json": 1}}))
+
+
 def lead_out(release: Path) -> None:
     shutil.move(release / IMAGE, release.with_name("elsewhere.nii.gz"))
     (release / IMAGE).symlink_to(release.with_name("elsewhere.nii.gz"))
@@ -131,6 +144,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "private": (spoil_private, "is not what its private record says"),
     "private lost": (lambda out: shutil.rmtree(out.with_name("out_private") / "cases" / CASE), "the private folder has no record of it"),
     "summary": (spoil_summary, "medprotect_release.json: its counts and ranges are not those of the records"),
+    "summary of nothing": (lambda out: (out / "medprotect_release.json").write_text("{}"), "its counts and ranges are not those"),
+    "index": (lambda out: (out / "dataset.json").write_text("{}"), "dataset.json: not the file that was released (the dataset's own"),
+    "licence lost": (lambda out: (out / "LICENSE.txt").unlink(), "LICENSE.txt: missing (the dataset's own)"),
+    "files of a list": (spoil_common, "medprotect_release.json: damaged"),
     "no summary": (lambda out: (out / "medprotect_release.json").unlink(), "medprotect_release.json: missing: the release is not finished"),
     "no JSON": (lambda out: (out / "medprotect_release.json").write_text("{"), "medprotect_release.json: damaged"),
 }
@@ -151,7 +168,7 @@ def test_what_is_not_as_it_was_made_is_found(spoiled: str, copy: Path, run: Run)
 
 def test_what_belongs_to_no_case_is_named(copy: Path) -> None:
     (copy / "imagesTr" / "left_behind.nii.gz").write_bytes(b"x")
-    assert verify_release(copy).unnamed == ["LICENSE.txt", "dataset.json", "imagesTr/left_behind.nii.gz"]
+    assert verify_release(copy).unnamed == ["imagesTr/left_behind.nii.gz"]
 
 
 def test_only_the_first_findings_are_told_and_all_are_listed(copy: Path, run: Run) -> None:
@@ -190,18 +207,22 @@ def test_images_of_a_medmnist_file(run: Run, tmp_path: Path, rng: np.random.Gene
     np.savez(dataset, **images, **labels)
     profile = own_profile(tmp_path, dataset=dataset, dimension=2)
     assert release_here(run, dataset, out, profile)[0] == 0
-    assert (verify_release(out).files, verify_release(out).unnamed, verify_release(out).findings) == (5, [], [])
+    assert (verify_release(out).files, verify_release(out).unnamed, verify_release(out).findings) == (6, [], [])
     released = dict(np.load(out / "made.npz"))
+    another = "made.npz: not the file that was released (the dataset's own, SHA-256 differs)"
+    np.savez(out / "made.npz", **released | {"test_labels": 1 - released["test_labels"]})
+    assert verify_release(out).findings == [another]
     released["test_images"][1, 14, 14] += 1
     np.savez(out / "made.npz", **released)
     assert verify_release(out).findings == [
-        "made.npz: image 1 of 'test_images' is not the one that was released (SHA-256 of its voxels differs)"
+        another,
+        "made.npz: image 1 of 'test_images' is not the one that was released (SHA-256 of its voxels differs)",
     ]
     released["test_images"] = released["test_images"][:1]
     np.savez(out / "made.npz", **released)
-    assert verify_release(out).findings == ["made.npz: 4 images, of which 5 are in the records"]
+    assert verify_release(out).findings == [another, "made.npz: 4 images, of which 5 are in the records"]
     (out / "made.npz").write_bytes(b"x")
-    assert "made.npz: not a MedMNIST file" in verify_release(out).findings[0]
+    assert "made.npz: not a MedMNIST file" in verify_release(out).findings[1]
     (out / "made.npz").unlink()
     with pytest.raises(MedProtectError, match="no finished release"):
         verify_release(tmp_path / "nowhere")

@@ -60,12 +60,13 @@ class Layout(ABC):
         """
         return {}
 
-    def assemble(self, roots: Roots) -> None:  # noqa: B027 (most layouts have nothing to do)
-        """Make files of the release that hold many cases out of what was kept of each.
+    def assemble(self, roots: Roots) -> list[str]:
+        """Make files of the release that hold many cases out of what was kept of each. Returns their names.
 
         Raises:
             MedProtectError: they cannot be written.
         """
+        return []
 
     @abstractmethod
     def left_out(self) -> list[str]:

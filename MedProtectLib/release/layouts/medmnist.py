@@ -50,7 +50,7 @@ class MedMNIST(Layout):
                     "train_..., val_... or test_..., or take it out."
                 )
 
-    def assemble(self, roots: Roots) -> None:
+    def assemble(self, roots: Roots) -> list[str]:
         target = roots.target(self.dataset.name)
         images, whole = {}, True
         kept: dict[str, np.ndarray] = {}
@@ -64,7 +64,7 @@ class MedMNIST(Layout):
             images[split], whole = array, whole and bool(kept[split].all())
         if whole:
             rewrite(self.dataset, target, {f"{split}{IMAGES}": array for split, array in images.items()})
-            return
+            return [self.dataset.name]
         rows: dict[str, Any] = {name: read_array(self.dataset, name, PLAIN) for name in array_shapes(self.dataset)}
         rows |= {f"{split}{IMAGES}": array for split, array in images.items()}
         for name, array in rows.items():
@@ -73,6 +73,7 @@ class MedMNIST(Layout):
                 rows[name] = array[chosen]
         with written_shared(target) as file:
             np.savez_compressed(file, **rows)
+        return [self.dataset.name]
 
     def left_out(self) -> list[str]:
         return []
