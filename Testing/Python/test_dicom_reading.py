@@ -116,6 +116,18 @@ def test_a_slice_that_is_no_dicom_any_more_is_known_by_its_extension(content: Ca
             read_volume(path)
 
 
+@pytest.mark.parametrize("lost", ["IMG003", "IMG052"])
+def test_a_slice_that_lost_its_position_is_not_left_out(lost: str, folder: Path) -> None:
+    dataset = dcmread(folder / lost)
+    del dataset.ImagePositionPatient
+    dataset.save_as(folder / lost)
+    for path in (folder, folder.parent, *sorted(folder.iterdir())):
+        with pytest.raises(MedProtectError, match=rf"{lost}: no position and orientation in space, which the other images of the"):
+            read_volume(path)
+    picture(folder / lost, CT[0].astype(np.uint16))
+    assert len(read_volume(folder / "IMG017").array) == len(CT) - 1
+
+
 def test_damage_elsewhere_is_told_and_does_not_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Beside another series, or beside an object that is an image of its own."""
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.dicom.grid import stack
@@ -21,6 +26,7 @@ from MedProtectLib.io.hashing import sha256_file
 from MedProtectLib.volume import Volume
 
 PICTURES = (None, "US", "XR")
+SLICES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 DICOM = ".dcm"
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -44,7 +50,7 @@ def read(path: Path, series: str | None = None) -> Volume:
     if not found.series:
         what = "damaged DICOM header; get a fresh copy" if found.damaged else "a DICOM object without an image"
         raise MedProtectError(f"{path}: {what}.")
-    if not found.series[0].alone:
+    if not found.series[0].alone or sop_class(header) in SLICES:
         found = inventory(sorted(p for p in path.parent.iterdir() if p.is_file()))
     belongs = next(one for one in found.series if path in one.files)
     _check_complete(belongs, found, path.parent)
