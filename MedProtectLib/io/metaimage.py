@@ -57,7 +57,7 @@ class MetaImageSource(HeaderSource):
         dropped = {"CompressedDataSize", "ElementDataFile", "HeaderSize"}
         kept = [line for line in self.lines if _parse_line(line)[0] not in dropped]
         end = "\r\n" if self.lines[0].endswith(b"\r\n") else "\n"
-        return b"".join(kept) + "".join(f"{key} = {value}{end}" for key, value in written.items()).encode()
+        return b"".join(kept) + "".join(f"{key} = {value}{end}" for key, value in written.items()).encode("utf-8", "surrogateescape")
 
 
 def read(path: Path) -> Volume:
@@ -110,7 +110,7 @@ def data_of(path: Path) -> tuple[Path, str] | None:
 
 
 def _parse_line(line: bytes) -> tuple[str, str]:
-    key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "replace"), count=1).partition("\0")
+    key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "surrogateescape"), count=1).partition("\0")
     return key.strip(), value.strip()
 
 
