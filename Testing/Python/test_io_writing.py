@@ -66,6 +66,15 @@ def test_names_need_not_be_utf8(tmp_path: Path, extension: str) -> None:
     assert np.array_equal(read_volume(target).array, volume.array[:, ::-1])
 
 
+@pytest.mark.parametrize("name", ["50% dose.raw", "100%.raw", "listen.raw", "LISTED 2.raw", "list"])
+@pytest.mark.parametrize("extension", [".mhd", ".nhdr"])
+def test_a_data_file_may_have_a_name_that_is_almost_a_list(tmp_path: Path, extension: str, name: str) -> None:
+    path = sample(tmp_path, extension)
+    (tmp_path / "in.raw").rename(tmp_path / name)
+    path.write_bytes(path.read_bytes().replace(b"in.raw", name.encode()))
+    assert np.array_equal(read_volume(path).array, GREY)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 @pytest.mark.parametrize("extension", [".mhd", ".nhdr"])
 def test_a_missing_data_file_whose_name_is_not_utf8_is_one_line(tmp_path: Path, extension: str) -> None:
