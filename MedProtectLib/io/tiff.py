@@ -330,10 +330,13 @@ def _keeps_predictor(dialect: Dialect, page: Page) -> bool:
 
 
 def _strips(dialect: Dialect, page: Page, picture: np.ndarray) -> Iterator[bytes]:
-    """The rows of a page (j, i[, c]), cut and packed as the page says."""
+    """The rows of a page (j, i[, c]), cut and packed as the page says.
+
+    The predictor takes differences of floats as of whole numbers with the same bits, as libtiff does.
+    """
     step = _rows_per_strip(dialect, page)
     for first in range(0, len(picture), step):
-        rows = picture[first : first + step]
+        rows = picture[first : first + step].view(f"u{picture.itemsize}")
         if _keeps_predictor(dialect, page):
             rows = np.diff(rows, axis=1, prepend=np.zeros_like(rows[:, :1]))
         strip = rows.astype(rows.dtype.newbyteorder(dialect.order)).tobytes()

@@ -86,6 +86,17 @@ def test_round_trip(tmp_path, case):
     assert (written.geometry, written.alpha, written.photograph) == (volume.geometry, volume.alpha, volume.photograph)
 
 
+def test_the_predictor_of_floats_is_that_of_libtiff(tmp_path: Path) -> None:
+    floats = RNG.normal(0, 100, (13, 17)).astype("f4")
+    Image.fromarray(floats).save(tmp_path / "in.tif", compression="tiff_adobe_deflate", tiffinfo={317: 2})
+    volume = read_volume(tmp_path / "in.tif")
+    assert np.array_equal(volume.array[0], floats)
+    write_volume(volume.with_array(-volume.array), tmp_path / "out.tif")
+    for read in (lambda path: np.asarray(Image.open(path)), tifffile.imread, lambda path: read_volume(path).array[0]):
+        assert np.array_equal(read(tmp_path / "out.tif"), -floats)
+    assert tags_of(tmp_path / "out.tif") == tags_of(tmp_path / "in.tif")
+
+
 @pytest.mark.parametrize("compressor", ["LZW", "PackBits"])
 def test_other_compressions_become_deflate(tmp_path, compressor):
     image = sitk.GetImageFromArray(GREY)
