@@ -1,4 +1,4 @@
-"""TIFF: grey, RGB and RGBA pictures and stacks of pages. Every tag that does not say how the pixels are packed is kept.
+"""TIFF: grey, RGB and RGBA pictures and stacks of pages. Every tag is kept that does not say how the pixels are packed or hold them.
 
 Format: TIFF revision 6.0 (1992), and BigTIFF with its offsets of 64 bits.
 """
@@ -37,6 +37,7 @@ SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR, PREDICTOR, TILE_WIDTH, SUB_PICTURE
     338,
     339,
 )
+OF_THE_ORIGINAL_PIXELS = (34377, 37724)  # Photoshop: resources, a thumbnail among them, and layers
 POINTERS = (34665, 34853, 40965)  # to directories of EXIF, GPS and interoperability tags
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 SHORT, LONG, LONG8 = 3, 4, 16
@@ -345,7 +346,7 @@ def _strips(dialect: Dialect, page: Page, picture: np.ndarray) -> Iterator[bytes
 
 def _with_strips(dialect: Dialect, page: Page, offsets: Sequence[int], sizes: Sequence[int]) -> Page:
     """The page's tags for strips that lie elsewhere."""
-    kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR)}
+    kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR, *OF_THE_ORIGINAL_PIXELS)}
     if _keeps_predictor(dialect, page):
         kept[PREDICTOR] = page[PREDICTOR]
     compression = dialect.value(page, COMPRESSION, NONE)

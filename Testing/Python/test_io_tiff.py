@@ -86,6 +86,16 @@ def test_round_trip(tmp_path, case):
     assert (written.geometry, written.alpha, written.photograph) == (volume.geometry, volume.alpha, volume.photograph)
 
 
+def test_tags_with_the_original_pixels_go(tmp_path: Path) -> None:
+    photoshop = [(34377, "B", 12, b"8BIM thumb..", True), (37724, "B", 12, b"layers......", True)]
+    tifffile.imwrite(tmp_path / "in.tif", GREY, extratags=[*PRIVATE, *photoshop], metadata=None)
+    volume = read_volume(tmp_path / "in.tif")
+    write_volume(volume, tmp_path / "out.tif")
+    before, after = tags_of(tmp_path / "in.tif")[0], tags_of(tmp_path / "out.tif")[0]
+    assert before.keys() - after.keys() == {34377, 37724}
+    assert all(before[tag] == value for tag, value in after.items())
+
+
 def test_the_predictor_of_floats_is_that_of_libtiff(tmp_path: Path) -> None:
     floats = RNG.normal(0, 100, (13, 17)).astype("f4")
     Image.fromarray(floats).save(tmp_path / "in.tif", compression="tiff_adobe_deflate", tiffinfo={317: 2})
