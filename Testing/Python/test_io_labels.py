@@ -76,6 +76,11 @@ REFUSED = {
     ),
     "4D": (".nrrd", nrrd(np.stack([LABELS, LABELS]).astype("u1")), "4D image"),
     "segment value": (".seg.nrrd", slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": "x"}]), "segment 'a'"),
+    "segment of the background": (
+        ".seg.nrrd",
+        slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": 0}]),
+        "segment 'a' has the label value 0; segments begin at 1",
+    ),
     "segment layer": (".seg.nrrd", slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": 1, "Layer": 3}]), "in layer 3"),
 }
 
