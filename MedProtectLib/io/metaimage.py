@@ -133,7 +133,7 @@ def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
 
 
 def _encoding(fields: Mapping[str, str]) -> str:
-    if fields.get("BinaryData", "True").lower() == "false":
+    if "BinaryData" in fields and not _is_true(fields, "BinaryData"):
         return "ascii"
     return "zlib" if _is_true(fields, "CompressedData") else "raw"
 
@@ -157,7 +157,8 @@ def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout) -> byte
 
 
 def _is_true(fields: Mapping[str, str], name: str) -> bool:
-    return fields.get(name, "").lower() in ("true", "1")
+    """What MetaIO takes for true: it looks at the first character."""
+    return fields.get(name, "").startswith(("T", "t", "1"))
 
 
 def _numbers(path: Path, fields: Mapping[str, str], name: str, number: type[Number], count: int, default: str = "") -> list[Number]:

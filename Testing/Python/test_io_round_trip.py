@@ -180,6 +180,9 @@ SPECIAL = {
     "nrrd extension .seg.nrrd": (".seg.nrrd", nrrd(GREY), GREY),
     "nrrd upper case": (".NRRD", nrrd(GREY), GREY),
     "mha ascii": (".mha", metaimage(GREY, TEXT, BinaryData="False"), GREY),
+    "mha ascii F": (".mha", metaimage(GREY, TEXT, BinaryData="F"), GREY),
+    "mha CompressedData T": (".mha", metaimage(GREY, zlib.compress(GREY.tobytes()), CompressedData="T"), GREY),
+    "mha big-endian T": (".mha", metaimage(GREY.astype(">i2"), BinaryDataByteOrderMSB="T"), GREY),
     "mha no CompressedDataSize": (".mha", metaimage(GREY, compressed=True, CompressedDataSize=None), GREY),
     "mha channels": (".mha", metaimage(CHANNELS, NDims="3", DimSize="4 3 2", ElementNumberOfChannels="2"), CHANNELS),
     "mha array type": (
