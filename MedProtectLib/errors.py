@@ -1,5 +1,6 @@
 """The errors that a person is meant to read: one line that says what is wrong, in which file, and what to do."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,11 @@ def memory_told() -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         raise
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """What to do about an error of the file system; ``otherwise`` is what helps against most of them."""
+    return "Use a shorter name." if error.errno == errno.ENAMETOOLONG else otherwise
 
 
 def one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, remedy
 from MedProtectLib.io.volumes import READERS
 from MedProtectLib.release.writer import FORGOTTEN_AFTER_S, Writer, this_writer
 
@@ -132,9 +132,8 @@ def staged(destination: Destination) -> Iterator[Staged]:
         _commit(Staged(output, private), destination)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise MedProtectError(
-            f"{error.filename or destination.output}: {reason}. Nothing was written; free space or choose another folder."
-        ) from error
+        what_to_do = remedy(error, "Free space or choose another folder.")
+        raise MedProtectError(f"{error.filename or destination.output}: {reason}. Nothing was written. {what_to_do}") from error
     finally:
         _remove(made)
 

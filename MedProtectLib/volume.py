@@ -181,7 +181,10 @@ def as_labels(array: np.ndarray, name: object) -> np.ndarray:
     if lowest < 0:
         raise MedProtectError(f"{name}: not a label map: it has negative values (down to {lowest:g}).")
     if array.dtype.kind == "f" and (not np.isfinite(highest) or any(np.any(slab != np.rint(slab)) for slab in array)):
-        raise MedProtectError(f"{name}: not a label map: it has values that are not whole numbers.")
+        raise MedProtectError(
+            f"{name}: not a label map: it has values that are not whole numbers. Save labels as integers, without a scale in the header "
+            "(scl_slope of NIfTI)."
+        )
     return np.ascontiguousarray(array, np.min_scalar_type(int(highest)))
 
 

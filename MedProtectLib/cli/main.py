@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from MedProtectLib.cli.console import JSON_LINES, Notices, close_stdout, refuse
-from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.errors import MedProtectError, UsageError, remedy
 from MedProtectLib.version import __version__
 
 COMMANDS = {
@@ -82,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         close_stdout()
         return 1
     except OSError as error:
-        refuse(
-            as_json,
-            f"{error.filename or 'input or output'}: {error.strerror or error}. Check the path, the permissions and the free space.",
-        )
+        what_to_do = remedy(error, "Check the path, the permissions and the free space.")
+        refuse(as_json, f"{error.filename or 'input or output'}: {error.strerror or error}. {what_to_do}")
         return 1
     except MemoryError:
         refuse(as_json, "not enough memory for this image. Close other programs or use a machine with more memory.")

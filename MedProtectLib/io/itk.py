@@ -38,8 +38,8 @@ def read_picture(path: Path, reader: str) -> tuple[np.ndarray, Geometry]:
     Raises:
         MedProtectError: SimpleITK cannot decode it.
     """
-    with _one_line_errors(path):
-        header = _header(path, reader)
+    with _one_line_errors(path), _utf8_name(path) as named:
+        header = _header(named, reader)
         array = sitk.GetArrayFromImage(header.Execute())
         geometry = replace(_geometry(path, header), placed=False)
     return array.reshape((*geometry.shape, *array.shape[header.GetDimension() :])), geometry
@@ -65,6 +65,19 @@ def _header(path: Path, reader: str) -> sitk.ImageFileReader:
     header.SetFileName(str(path))
     header.ReadImageInformation()
     return header
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[Path]:
+    """The file under a name that SimpleITK takes: one that is not UTF-8 ends the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            link = Path(folder, "picture")
+            link.symlink_to(path.absolute())
+            path = link
+        yield path
 
 
 def _geometry(path: Path, header: sitk.ImageFileReader) -> Geometry:

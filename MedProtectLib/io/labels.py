@@ -109,6 +109,11 @@ def _slicer_segments(path: Path, fields: Mapping[int, Mapping[str, str]], layers
             raise MedProtectError(f"{path}: damaged segmentation: segment '{name}' has no whole number as value or layer.") from error
         if not 0 <= segment.layer < layers:
             raise MedProtectError(f"{path}: damaged segmentation: segment '{name}' is in layer {segment.layer}, the file has {layers}.")
+        if segment.value < 1:
+            raise MedProtectError(
+                f"{path}: segment '{name}' has the label value {segment.value}; segments begin at 1, since 0 is the background. "
+                "Export the segmentation anew."
+            )
         segments.append(segment)
     return segments
 

@@ -57,7 +57,7 @@ class MetaImageSource(HeaderSource):
         dropped = {"CompressedDataSize", "ElementDataFile", "HeaderSize"}
         kept = [line for line in self.lines if _parse_line(line)[0] not in dropped]
         end = "\r\n" if self.lines[0].endswith(b"\r\n") else "\n"
-        return b"".join(kept) + "".join(f"{key} = {value}{end}" for key, value in written.items()).encode()
+        return b"".join(kept) + "".join(f"{key} = {value}{end}" for key, value in written.items()).encode("utf-8", "surrogateescape")
 
 
 def read(path: Path) -> Volume:
@@ -110,7 +110,7 @@ def data_of(path: Path) -> tuple[Path, str] | None:
 
 
 def _parse_line(line: bytes) -> tuple[str, str]:
-    key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "replace"), count=1).partition("\0")
+    key, _, value = re.sub(r"[=:]", "\0", line.decode("utf-8", "surrogateescape"), count=1).partition("\0")
     return key.strip(), value.strip()
 
 
@@ -133,7 +133,7 @@ def _layout(path: Path, fields: Mapping[str, str]) -> Layout:
 
 
 def _encoding(fields: Mapping[str, str]) -> str:
-    if fields.get("BinaryData", "True").lower() == "false":
+    if "BinaryData" in fields and not _is_true(fields, "BinaryData"):
         return "ascii"
     return "zlib" if _is_true(fields, "CompressedData") else "raw"
 
@@ -157,7 +157,8 @@ def _plain_header(path: Path, fields: Mapping[str, str], layout: Layout) -> byte
 
 
 def _is_true(fields: Mapping[str, str], name: str) -> bool:
-    return fields.get(name, "").lower() in ("true", "1")
+    """What MetaIO takes for true: it looks at the first character."""
+    return fields.get(name, "").startswith(("T", "t", "1"))
 
 
 def _numbers(path: Path, fields: Mapping[str, str], name: str, number: type[Number], count: int, default: str = "") -> list[Number]:

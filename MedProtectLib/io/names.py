@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima")
+NO_MARK = (
+    "not a DICOM file, or one without preamble (no 'DICM' behind the first 128 bytes). Get a fresh copy, or convert it with dcmconv "
+    "of DCMTK."
+)
 DOUBLE_EXTENSIONS = (".nii.gz", ".seg.nrrd", ".seg.nhdr", ".hdr.gz", ".img.gz", ".raw.gz", ".tar.gz")
 
 

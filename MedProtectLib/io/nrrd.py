@@ -56,7 +56,7 @@ class NrrdSource(HeaderSource):
         for line in self.lines:
             field = _field_name(line)
             if field == "datafile":
-                kept.append(re.sub(rb":[^\r\n]*", lambda _: f": {data_name}".encode(), line, count=1))
+                kept.append(re.sub(rb":[^\r\n]*", lambda _: f": {data_name}".encode("utf-8", "surrogateescape"), line, count=1))
             elif field not in ("byteskip", "lineskip"):
                 kept.append(line)
         return b"".join(kept)
@@ -161,7 +161,7 @@ def _parse(lines: Iterable[bytes]) -> tuple[dict[str, str], dict[str, str]]:
     for line in lines:
         name, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(":")
         if field := _field_name(line):
-            fields[field] = value.strip()
+            fields[field] = line.partition(b":")[2].decode("utf-8", "surrogateescape").strip()
         elif value.startswith("="):
             pairs[name] = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], value[1:])
     return fields, pairs

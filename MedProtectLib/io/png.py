@@ -1,4 +1,7 @@
-"""PNG: grey, grey with alpha, RGB and RGBA of 8 or 16 bits. All chunks but the pixels are kept. Format: https://www.w3.org/TR/png."""
+"""PNG: grey, grey with alpha, RGB and RGBA of 8 or 16 bits. All chunks are kept that do not hold, sign or index the pixels.
+
+Format: https://www.w3.org/TR/png.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 ALPHA = {GREY_ALPHA: 1, RGBA: 3}
+OF_THE_ORIGINAL_PIXELS = (b"IDAT", b"dSIG", b"iDOT")
 LEFT = 1
 COMPRESSION_LEVEL = 4
 Chunk = tuple[bytes, bytes]
@@ -84,10 +88,14 @@ def read(path: Path) -> Volume:
         dtype=array.dtype,
         refusal=_refusal(header, {kind for kind, _ in chunks}),
         ihdr=header,
-        before=tuple(chunks[1 : pixels[0]]),
-        after=tuple(chunk for chunk in chunks[pixels[0] : -1] if chunk[0] != b"IDAT"),
+        before=_kept(chunks[1 : pixels[0]]),
+        after=_kept(chunks[pixels[0] : -1]),
     )
     return Volume(array, geometry, path.name, photograph=header.depth == 8, alpha=ALPHA.get(header.colour), source=source)
+
+
+def _kept(chunks: list[Chunk]) -> tuple[Chunk, ...]:
+    return tuple(chunk for chunk in chunks if chunk[0] not in OF_THE_ORIGINAL_PIXELS)
 
 
 def _refusal(header: Header, kinds: set[bytes]) -> str | None:

@@ -16,6 +16,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.voxels import Layout, encode
 
 LONGEST_HEADER = 1 << 24
+SEVERAL_FILES = re.compile(r"LIST(\s+\d+)?|.*%\d*d.*")  # a list of names below, or numbered names, in NRRD and in MetaImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def data_file(path: Path, name: str) -> Path:
     Raises:
         MedProtectError: it is missing or named elsewhere, or the voxels are spread over several files.
     """
-    if name.upper().startswith("LIST") or "%" in name:
+    if SEVERAL_FILES.fullmatch(name):
         raise MedProtectError(f"{path}: voxels spread over several files are not supported. Save the image as one file.")
     data = path.parent / name
     if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -1,10 +1,11 @@
-"""TIFF: grey, RGB and RGBA pictures and stacks of pages. Every tag that does not say how the pixels are packed is kept.
+"""TIFF: grey, RGB and RGBA pictures and stacks of pages. Every tag is kept that does not say how the pixels are packed or hold them.
 
 Format: TIFF revision 6.0 (1992), and BigTIFF with its offsets of 64 bits.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -20,6 +21,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.itk import read_picture
 from MedProtectLib.io.names import extension_of
 from MedProtectLib.io.source import Source, new_file
+from MedProtectLib.io.voxels import inflate
 from MedProtectLib.volume import Volume
 
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
@@ -35,6 +37,7 @@ SAMPLES, ROWS_PER_STRIP, STRIP_SIZES, PLANAR, PREDICTOR, TILE_WIDTH, SUB_PICTURE
     338,
     339,
 )
+OF_THE_ORIGINAL_PIXELS = (34377, 37724)  # Photoshop: resources, a thumbnail among them, and layers
 POINTERS = (34665, 34853, 40965)  # to directories of EXIF, GPS and interoperability tags
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 SHORT, LONG, LONG8 = 3, 4, 16
@@ -42,6 +45,8 @@ INTEGERS = {1: "B", SHORT: "H", LONG: "I", 13: "I", LONG8: "Q", 18: "Q"}
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 8, 32946, 32773
 LOSSLESS, WRITTEN = (NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS), (NONE, DEFLATE, OLD_DEFLATE)
 HORIZONTAL = 2
+LOW_BIT_FIRST = 2
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 LOSSY = (6, 7, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
 WHOLE_PAGES = (0, 2)  # and no thumbnails or transparency masks
 MOST_EXPANSION = 2000  # LZW: 12 bits stand for up to 3837 bytes, half of that on average
@@ -150,7 +155,8 @@ def read(path: Path) -> Volume:
         shape, dtype = _layout(path, dialect, pages)
         _check_strips(path, dialect, pages, len(content), math.prod(shape[1:]) * dtype.itemsize)
         _check_planes(path, pages, len(content), shape, dtype)
-    except (struct.error, KeyError, IndexError, ValueError) as error:
+        _check_packed(dialect, pages, content, math.prod(shape[2:]) * dtype.itemsize)
+    except (struct.error, KeyError, IndexError, ValueError, EOFError, zlib.error) as error:
         raise MedProtectError(f"{path}: damaged or truncated TIFF file; get a fresh copy.") from error
     array, geometry = read_picture(path, "TIFFImageIO")
     if (array.shape, array.dtype) != (shape, dtype):
@@ -254,6 +260,44 @@ def _check_strips(path: Path, dialect: Dialect, pages: Sequence[Page], file_size
             raise MedProtectError(f"{path}: truncated TIFF file: it ends before its pixels do. Get a fresh copy.")
 
 
+def _check_packed(dialect: Dialect, pages: Sequence[Page], content: bytes, row_size: int) -> None:
+    """Unpack what libtiff takes for whole where it is damaged. LZW it checks as far as can be; LZW and PackBits have no checksum.
+
+    Raises:
+        ValueError, IndexError, EOFError, zlib.error: damaged.
+    """
+    for page in pages:
+        compression, height, step = dialect.value(page, COMPRESSION, NONE), dialect.value(page, HEIGHT), _rows_per_strip(dialect, page)
+        if compression not in (DEFLATE, OLD_DEFLATE, PACKBITS):
+            continue
+        starts, sizes = dialect.values(page, STRIP_OFFSETS), dialect.values(page, STRIP_SIZES)
+        for number, first in enumerate(range(0, height, step)):
+            packed, rows = content[starts[number] : starts[number] + sizes[number]], min(step, height - first)
+            if dialect.value(page, FILL_ORDER) == LOW_BIT_FIRST:
+                packed = packed.translate(REVERSED)
+            if compression == PACKBITS:
+                _check_runs(packed, rows, row_size)
+            else:
+                inflate(io.BytesIO(packed), "zlib", rows * row_size)
+
+
+def _check_runs(packed: bytes, rows: int, row_size: int) -> None:
+    """Refuse runs of PackBits that do not fill one row after the other.
+
+    Raises:
+        ValueError, IndexError: as it says.
+    """
+    position = 0
+    for _ in range(rows):
+        left = row_size
+        while left > 0:
+            head = packed[position]
+            left -= head + 1 if head < 128 else 257 - head if head > 128 else 0
+            position += head + 2 if head < 128 else 2 if head > 128 else 1
+        if left or position > len(packed):
+            raise ValueError("a run that is cut")
+
+
 def _check_planes(path: Path, pages: Sequence[Page], file_size: int, shape: Sequence[int], dtype: np.dtype) -> None:
     """Refuse stacks of which ImageJ or tifffile wrote one page only, followed by the pixels of all others."""
     announced = max(_announced_planes(page, math.prod(shape[1:])) for page in pages)
@@ -287,10 +331,13 @@ def _keeps_predictor(dialect: Dialect, page: Page) -> bool:
 
 
 def _strips(dialect: Dialect, page: Page, picture: np.ndarray) -> Iterator[bytes]:
-    """The rows of a page (j, i[, c]), cut and packed as the page says."""
+    """The rows of a page (j, i[, c]), cut and packed as the page says.
+
+    The predictor takes differences of floats as of whole numbers with the same bits, as libtiff does.
+    """
     step = _rows_per_strip(dialect, page)
     for first in range(0, len(picture), step):
-        rows = picture[first : first + step]
+        rows = picture[first : first + step].view(f"u{picture.itemsize}")
         if _keeps_predictor(dialect, page):
             rows = np.diff(rows, axis=1, prepend=np.zeros_like(rows[:, :1]))
         strip = rows.astype(rows.dtype.newbyteorder(dialect.order)).tobytes()
@@ -299,7 +346,7 @@ def _strips(dialect: Dialect, page: Page, picture: np.ndarray) -> Iterator[bytes
 
 def _with_strips(dialect: Dialect, page: Page, offsets: Sequence[int], sizes: Sequence[int]) -> Page:
     """The page's tags for strips that lie elsewhere."""
-    kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR)}
+    kept = {tag: entry for tag, entry in page.items() if tag not in (FILL_ORDER, PREDICTOR, *OF_THE_ORIGINAL_PIXELS)}
     if _keeps_predictor(dialect, page):
         kept[PREDICTOR] = page[PREDICTOR]
     compression = dialect.value(page, COMPRESSION, NONE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.channels import channel_files, together
-from MedProtectLib.io.names import extension_of, is_dicom
+from MedProtectLib.io.names import DICOM_EXTENSIONS, NO_MARK, extension_of, is_dicom
 from MedProtectLib.io.source import Source
 from MedProtectLib.untrusted import is_file
 from MedProtectLib.volume import Volume, check_finite
@@ -131,6 +131,8 @@ def _reader_for(path: Path) -> Any:
     extension = extension_of(path)
     if extension in LOSSY:
         raise MedProtectError(f"{path}: lossy compression destroys the perturbation. Supported are {SUPPORTED}.")
+    if extension in DICOM_EXTENSIONS:
+        raise MedProtectError(f"{path}: {NO_MARK}")
     if extension not in READERS:
         raise MedProtectError(f"{path}: no image format is known by '{extension or path.name}'. Supported are {SUPPORTED}.")
     return import_module(f"MedProtectLib.io.{READERS[extension]}")

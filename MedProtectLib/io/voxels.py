@@ -129,7 +129,7 @@ _UNPACKED: dict[str, Callable[[np.ndarray], bytes | memoryview]] = {
 def _decode(stream: BinaryIO, layout: Layout, size: int) -> np.ndarray:
     """The first ``size`` decoded bytes."""
     if layout.encoding in WINDOW_BITS:
-        return _inflate(stream, WINDOW_BITS[layout.encoding], size)
+        return inflate(stream, layout.encoding, size)
     if layout.encoding == "raw":
         return np.fromfile(stream, np.uint8, size)
     decoded = _from_hex(stream, size) if layout.encoding == "hex" else _from_numbers(stream, layout, size)
@@ -170,14 +170,14 @@ def _words(stream: BinaryIO) -> Iterator[bytes]:
     yield from rest.split()
 
 
-def _inflate(stream: BinaryIO, window_bits: int, size: int) -> np.ndarray:
+def inflate(stream: BinaryIO, encoding: str, size: int) -> np.ndarray:
     """Unpack to the end of the stream, so that its checksum is verified; several gzip members in a row count as one.
 
     Raises:
-        ValueError: the stream unpacks to far more than ``size`` bytes. EOFError: it ends early.
+        ValueError: the stream unpacks to far more than ``size`` bytes. EOFError: it ends early. zlib.error: it is damaged.
     """
     unpacked, filled, beyond = np.empty(size, np.uint8), 0, 0
-    unpacker, packed = zlib.decompressobj(window_bits), stream.read(PACKED_BLOCK)
+    unpacker, packed = zlib.decompressobj(WINDOW_BITS[encoding]), stream.read(PACKED_BLOCK)
     while packed:
         piece = unpacker.decompress(packed)
         used = min(len(piece), size - filled)
@@ -190,7 +190,7 @@ def _inflate(stream: BinaryIO, window_bits: int, size: int) -> np.ndarray:
             packed = (unpacker.unused_data or b"") + stream.read(PACKED_BLOCK)
             if not packed.startswith(b"\x1f\x8b"):
                 break
-            unpacker = zlib.decompressobj(window_bits)
+            unpacker = zlib.decompressobj(WINDOW_BITS[encoding])
         else:
             packed = stream.read(PACKED_BLOCK)
     if filled < size or not unpacker.eof:

@@ -49,7 +49,11 @@ def is_dicom_image(volume: Volume) -> bool:
 
 
 def kept_headers(original: Volume, protected: Volume) -> bytes:
-    """What brings the original's files back together with its voxels and the protected files."""
+    """What brings the original's files back together with its voxels and the protected files.
+
+    Raises:
+        MedProtectError: more of it than :func:`write_instances` takes.
+    """
     source, files, literals = original.source, [], []
     names = [one.path.name for one in source.instances]
     named = len({name.lower() for name in names}) == len(names) and all(map(is_file_name, names))
@@ -62,6 +66,11 @@ def kept_headers(original: Volume, protected: Volume) -> bytes:
         files.append(asdict(Kept(name, hashlib.sha256(content).hexdigest(), one.slices if at >= 0 else (), len(head), len(tail))))
         literals += [head, tail]
     about = json.dumps({"files": files}).encode()
+    if LENGTH_BYTES + len(about) + sum(map(len, literals)) > LARGEST:
+        raise MedProtectError(
+            f"{original.name}: its DICOM headers and compressed pixels take more than 2 GB, which no vault entry can hold. Store the "
+            "pixels uncompressed (gdcmconv --raw), or split the series."
+        )
     return zlib.compress(len(about).to_bytes(LENGTH_BYTES, "big") + about + b"".join(literals), COMPRESSION_LEVEL)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MedProtectLib.checks import check_key
-from MedProtectLib.errors import MedProtectError
+from MedProtectLib.errors import MedProtectError, remedy
 from MedProtectLib.io import extension_of, read_volume, sha256_voxels, write_volume
 from MedProtectLib.io.npz import rewrite
 from MedProtectLib.release.instances import write_instances
@@ -138,7 +138,8 @@ def _placed(output: Path) -> Iterator[Path]:
             yield Path(name)
             _move(Path(name), output)
     except OSError as error:
-        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). Free space or choose another folder.") from error
+        what_to_do = remedy(error, "Free space or choose another folder.")
+        raise MedProtectError(f"{output}: cannot be written ({error.strerror}). {what_to_do}") from error
     except MedProtectError as error:
         raise MedProtectError(str(error).replace(name, str(output.parent))) from error
     finally:

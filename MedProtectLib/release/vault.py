@@ -202,7 +202,7 @@ def seal(original: Volume, protected: Volume, key: Key, release: str, case: str)
         case: name of the case in the release.
 
     Raises:
-        MedProtectError: a key without that reach, a bad name, images of different shape or type, or differences of 2 GB packed.
+        MedProtectError: a key without that reach, a bad name, images of different shape or type, or 2 GB of differences or DICOM headers.
     """
     if (original.array.shape, original.array.dtype) != (protected.array.shape, protected.array.dtype):
         raise MedProtectError(f"{protected.name}: it has another shape or type than its original and cannot be sealed.")

@@ -299,6 +299,20 @@ def test_an_unknown_segment_is_named_with_those_there_are(run: Run, case: tuple[
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("too_long", ["image", "labels", "--output", "--private", "names of results"])
+def test_a_name_that_is_too_long_is_told_to_be_shorter(too_long: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image, labels, long = *case, tmp_path / f"{'n' * 300}.nrrd"
+    if too_long == "names of results":
+        image = Path(shutil.copy(image, tmp_path / f"{'n' * 240}.nrrd"))
+    places = [v for option in ("--output", "--private") for v in (option, long if too_long == option else tmp_path / option)]
+    before = set(tmp_path.rglob("*"))
+    code, _, err = run("protect", long if too_long == "image" else image, "--labels", long if too_long == "labels" else labels, *places)
+    assert_one_line(code, err, 1)
+    assert "File name too long" in err
+    assert err.endswith("Use a shorter name.\n")
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_output_beside_the_input_is_refused(run: Run, case: tuple[Path, Path]) -> None:
     before = listing(case[0].parent)
     code, _, err = run("protect", case[0], "--labels", case[1], "--output", case[0].parent)

@@ -99,7 +99,9 @@ def test_a_series_with_a_damaged_slice_is_not_protected_without_it(damage: str, 
     cut = {"rubbish": 150, "empty": 0, "cut before its class": 300, "cut before its picture": 900}[damage]
     last.write_bytes(content[:cut] + (b"rubbish" * 99 if damage == "rubbish" else b""))
     for path in (folder, folder.parent, folder / "IMG003"):
-        with pytest.raises(MedProtectError, match=rf"{last}: empty or damaged, and perhaps a slice of the series"):
+        with pytest.raises(
+            MedProtectError, match=rf"{last}: empty, damaged, deflated or without preamble, and perhaps a slice of the series"
+        ):
             read_volume(path)
     last.unlink()
     assert len(read_volume(folder).array) == len(CT) - 1
@@ -112,8 +114,22 @@ def test_a_slice_that_is_no_dicom_any_more_is_known_by_its_extension(content: Ca
     assert len(read_volume(folder).array) == len(CT)
     slices[-1].write_bytes(content(slices[-1].read_bytes()))
     for path in (folder, slices[0]):
-        with pytest.raises(MedProtectError, match=rf"{slices[-1]}: empty or damaged, and perhaps a slice of the series"):
+        with pytest.raises(
+            MedProtectError, match=rf"{slices[-1]}: empty, damaged, deflated or without preamble, and perhaps a slice of the series"
+        ):
             read_volume(path)
+
+
+@pytest.mark.parametrize("lost", ["IMG003", "IMG052"])
+def test_a_slice_that_lost_its_position_is_not_left_out(lost: str, folder: Path) -> None:
+    dataset = dcmread(folder / lost)
+    del dataset.ImagePositionPatient
+    dataset.save_as(folder / lost)
+    for path in (folder, folder.parent, *sorted(folder.iterdir())):
+        with pytest.raises(MedProtectError, match=rf"{lost}: no position and orientation in space, which the other images of the"):
+            read_volume(path)
+    picture(folder / lost, CT[0].astype(np.uint16))
+    assert len(read_volume(folder / "IMG017").array) == len(CT) - 1
 
 
 def test_damage_elsewhere_is_told_and_does_not_disturb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -400,8 +416,17 @@ def test_folders_without_images_and_other_objects_are_refused(tmp_path: Path) ->
     with pytest.raises(MedProtectError, match="RTSTRUCT object holds labels"):
         read_volume(structure_set(tmp_path / "rt.dcm", {"a": []}))
     (tmp_path / "x.dcm").write_bytes(b"hello, no DICOM here")
-    with pytest.raises(MedProtectError, match="no image format is known"):
-        read_volume(tmp_path / "x.dcm")
+    for path in (tmp_path / "x.dcm", tmp_path):
+        with pytest.raises(MedProtectError, match=r"x\.dcm: not a DICOM file, or one without preamble .* dcmconv"):
+            read_volume(path)
+
+
+def test_a_folder_of_deflated_files_is_refused_as_such(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes((PYDICOM / "image_dfl.dcm").read_bytes())
+    (tmp_path / ".keep").touch()
+    for path in (tmp_path / "x", tmp_path):
+        with pytest.raises(MedProtectError, match=r"x: deflated as a whole .* Convert it"):
+            read_volume(path)
 
 
 NOT_BY_PYDICOM = "SC_rgb_jpeg_gdcm.dcm"  # lossless JPEG of the same picture

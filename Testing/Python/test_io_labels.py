@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -76,6 +78,11 @@ REFUSED = {
     ),
     "4D": (".nrrd", nrrd(np.stack([LABELS, LABELS]).astype("u1")), "4D image"),
     "segment value": (".seg.nrrd", slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": "x"}]), "segment 'a'"),
+    "segment of the background": (
+        ".seg.nrrd",
+        slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": 0}]),
+        "segment 'a' has the label value 0; segments begin at 1",
+    ),
     "segment layer": (".seg.nrrd", slicer_segmentation(LABELS.astype("u1"), [{"ID": "a", "LabelValue": 1, "Layer": 3}]), "in layer 3"),
 }
 
@@ -90,6 +97,15 @@ def test_refused(tmp_path, case):
     assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value).removeprefix(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_labels_that_nibabel_scaled_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    """nibabel puts floats into an integer type with a scale, after which 1 is 0.99998."""
+    image = nib.Nifti1Image(LABELS.T.astype(float), np.eye(4))
+    image.set_data_dtype("i2")
+    nib.save(image, tmp_path / "in.nii.gz")
+    with pytest.raises(MedProtectError, match=r"not whole numbers\. Save labels as integers, without a scale in the header \(scl_slope"):
+        read_labels(tmp_path / "in.nii.gz")
 
 
 def test_slicer_segmentation_with_one_layer(tmp_path):

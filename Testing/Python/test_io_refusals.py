@@ -97,6 +97,7 @@ TEXT_HEADERS = {
     "nrrd byte skip from compressed end": (".nrrd", nrrd(GREY, "gzip", byte_skip="-1"), "not supported"),
     "nhdr data missing": (".nhdr", nrrd(GREY, packed=b"", data_file="gone.raw"), "'gone.raw' is missing"),
     "nhdr list": (".nhdr", nrrd(GREY, packed=b"a.raw\nb.raw\n", data_file="LIST"), "several files"),
+    "nhdr list of slabs": (".nhdr", nrrd(GREY, packed=b"a.raw\nb.raw\n", data_file="LIST 2"), "several files"),
     "nhdr pattern": (".nhdr", nrrd(GREY, packed=b"", data_file="a%02d.raw 1 2 1"), "several files"),
     "mha is binary": (".mha", bytes(range(256)), "not of the format"),
     "mha is text": (".mha", b"name: value\n", "'NDims' is missing"),

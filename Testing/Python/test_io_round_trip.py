@@ -180,6 +180,9 @@ SPECIAL = {
     "nrrd extension .seg.nrrd": (".seg.nrrd", nrrd(GREY), GREY),
     "nrrd upper case": (".NRRD", nrrd(GREY), GREY),
     "mha ascii": (".mha", metaimage(GREY, TEXT, BinaryData="False"), GREY),
+    "mha ascii F": (".mha", metaimage(GREY, TEXT, BinaryData="F"), GREY),
+    "mha CompressedData T": (".mha", metaimage(GREY, zlib.compress(GREY.tobytes()), CompressedData="T"), GREY),
+    "mha big-endian T": (".mha", metaimage(GREY.astype(">i2"), BinaryDataByteOrderMSB="T"), GREY),
     "mha no CompressedDataSize": (".mha", metaimage(GREY, compressed=True, CompressedDataSize=None), GREY),
     "mha channels": (".mha", metaimage(CHANNELS, NDims="3", DimSize="4 3 2", ElementNumberOfChannels="2"), CHANNELS),
     "mha array type": (
@@ -247,6 +250,16 @@ def test_alpha_and_photograph(tmp_path, content, alpha):
     assert volume.alpha == alpha
     assert volume.photograph
     assert len(volume.intensity_channels) == {1: 1, 3: 3, None: 3}[alpha]
+
+
+def test_png_chunks_that_speak_of_the_original_pixels_go(tmp_path):
+    content = png(4, 3, 8, 0, png_rows(PNG_GREY), (b"dSIG", b"signed"), (b"gAMA", b"\0\0\xb1\x8f"), (b"iDOT", bytes(28)))
+    (tmp_path / "in.png").write_bytes(content[:-12] + png_chunk(b"dSIG", b"end") + content[-12:])
+    write_volume(read_volume(tmp_path / "in.png"), tmp_path / "out.png")
+    written = (tmp_path / "out.png").read_bytes()
+    assert b"gAMA" in written
+    assert b"dSIG" not in written
+    assert b"iDOT" not in written
 
 
 def test_png_keeps_chunks_and_interlacing_goes(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +48,40 @@ def test_other_files_are_replaced(tmp_path, extension):
     write_volume(volume.with_array(volume.array[:, ::-1].copy()), out)
     write_volume(volume, out)
     assert out.read_bytes() == once
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_names_need_not_be_utf8(tmp_path: Path, extension: str) -> None:
+    """Names in Latin-1, of the file and of the data file that its header names."""
+    folder = tmp_path / os.fsdecode(b"Jos\xe9")
+    folder.mkdir()
+    path = sample(folder, extension)
+    if extension in (".mhd", ".nhdr"):
+        (folder / "in.raw").rename(folder / os.fsdecode(b"\xe9tude.raw"))
+        path.write_bytes(path.read_bytes().replace(b"in.raw", b"\xe9tude.raw"))
+    volume = read_volume(path)
+    target = folder / os.fsdecode(b"prot\xe9g\xe9" + extension.encode())
+    write_volume(volume.with_array(volume.array[:, ::-1].copy()), target)
+    assert np.array_equal(read_volume(target).array, volume.array[:, ::-1])
+
+
+@pytest.mark.parametrize("name", ["50% dose.raw", "100%.raw", "listen.raw", "LISTED 2.raw", "list"])
+@pytest.mark.parametrize("extension", [".mhd", ".nhdr"])
+def test_a_data_file_may_have_a_name_that_is_almost_a_list(tmp_path: Path, extension: str, name: str) -> None:
+    path = sample(tmp_path, extension)
+    (tmp_path / "in.raw").rename(tmp_path / name)
+    path.write_bytes(path.read_bytes().replace(b"in.raw", name.encode()))
+    assert np.array_equal(read_volume(path).array, GREY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("extension", [".mhd", ".nhdr"])
+def test_a_missing_data_file_whose_name_is_not_utf8_is_one_line(tmp_path: Path, extension: str) -> None:
+    path = sample(tmp_path, extension)
+    path.write_bytes(path.read_bytes().replace(b"in.raw", b"\xe9.raw"))
+    with pytest.raises(MedProtectError, match=r"its data file '\N{REPLACEMENT CHARACTER}\.raw' is missing"):
+        read_volume(path)
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="this system has no device that is always full")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pydicom.uid import RLELossless
 from made_dicom import INSTITUTION, PATIENT, PATIENT_ID, enhanced, picture, series
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import read_volume, write_volume
+from MedProtectLib.release.instances import kept_headers
 from MedProtectLib.release.keys import SiteKey
 from MedProtectLib.release.restore import restore_file
 from MedProtectLib.release.vault import seal
@@ -67,6 +69,21 @@ def test_the_very_files_come_back(name: str, tmp_path: Path, rng: np.random.Gene
     assert contents(restored.output) == contents(original)
     again = read_volume(restored.output)
     assert (again.array.dtype, again.array.tobytes()) == (before.array.dtype, before.array.tobytes())
+
+
+def test_what_could_not_be_opened_is_not_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, original = SiteKey.new(), MAKERS["RLE"](tmp_path)
+    before, protected = read_volume(original), tmp_path / "out" / "protected"
+    protected.parent.mkdir()
+    write_volume(before.with_array(before.array ^ 1), protected)
+    stored = read_volume(protected)
+    kept = len(zlib.decompress(kept_headers(before, stored)))
+    monkeypatch.setattr("MedProtectLib.release.instances.LARGEST", kept - 1)
+    with pytest.raises(MedProtectError, match=r"ct: its DICOM headers and compressed pixels take more than 2 GB.*split the series"):
+        seal(before, stored, key, "test", "case")
+    monkeypatch.setattr("MedProtectLib.release.instances.LARGEST", kept)
+    seal(before, stored, key, "test", "case").save(tmp_path / "vault")
+    assert restore_file(protected, tmp_path / "vault", key, tmp_path / "back" / "ct").same_file
 
 
 def test_a_changed_or_missing_slice_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:

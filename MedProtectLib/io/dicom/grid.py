@@ -35,7 +35,10 @@ def stack(planes: Sequence[Plane], rows: int, columns: int, where: Path) -> tupl
     first = planes[0]
     for plane in planes:
         if plane.position is None or plane.orientation is None:
-            raise MedProtectError(f"{plane.path}: no position and orientation in space, which the other images of the series have.")
+            raise MedProtectError(
+                f"{plane.path}: no position and orientation in space, which the other images of the series have. Get a fresh copy, or "
+                "remove it if it is none of the slices."
+            )
         _alike(first, plane)
     axes = _axes(first)
     distances = np.array([np.dot(plane.position or (), axes[2]) for plane in planes])

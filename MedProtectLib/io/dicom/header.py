@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io.names import is_dicom
+from MedProtectLib.io.names import NO_MARK, is_dicom
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 META = 1 << 12
@@ -64,7 +64,7 @@ def read_dataset(path: Path, pixels: bool = True, only: Sequence[str] | None = N
         MedProtectError: not DICOM, damaged, or deflated (an unbounded claim of memory).
     """
     if not is_dicom(path):
-        raise MedProtectError(f"{path}: not a DICOM file (no 'DICM' behind 128 bytes of preamble).")
+        raise MedProtectError(f"{path}: {NO_MARK}")
     with path.open("rb") as begin:
         if DEFLATED in begin.read(META):
             raise MedProtectError(

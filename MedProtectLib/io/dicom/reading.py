@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io.dicom.grid import stack
@@ -18,9 +23,11 @@ from MedProtectLib.io.dicom.planes import Plane, planes_of
 from MedProtectLib.io.dicom.series import LABEL_KINDS, MODALITIES, Inventory, Series, choose, inventory, scan
 from MedProtectLib.io.dicom.source import DicomSource, Instance, in_files
 from MedProtectLib.io.hashing import sha256_file
+from MedProtectLib.io.names import DICOM_EXTENSIONS, is_dicom
 from MedProtectLib.volume import Volume
 
 PICTURES = (None, "US", "XR")
+SLICES = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
 DICOM = ".dcm"
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -34,6 +41,7 @@ def read(path: Path, series: str | None = None) -> Volume:
     """
     if path.is_dir():
         found = scan(path)
+        _check_readable(found)
         chosen = choose(found.series, series, path)
         _check_complete(chosen, found, path)
         return read_series(chosen, path.resolve().name, path)
@@ -44,7 +52,7 @@ def read(path: Path, series: str | None = None) -> Volume:
     if not found.series:
         what = "damaged DICOM header; get a fresh copy" if found.damaged else "a DICOM object without an image"
         raise MedProtectError(f"{path}: {what}.")
-    if not found.series[0].alone:
+    if not found.series[0].alone or sop_class(header) in SLICES:
         found = inventory(sorted(p for p in path.parent.iterdir() if p.is_file()))
     belongs = next(one for one in found.series if path in one.files)
     _check_complete(belongs, found, path.parent)
@@ -102,6 +110,17 @@ def read_series(series: Series, name: str | None = None, where: Path | None = No
     )
 
 
+def _check_readable(found: Inventory) -> None:
+    """Where there is no image at all, say of a file that seems to be one why it is none.
+
+    Raises:
+        MedProtectError: as :func:`read_dataset`.
+    """
+    strangers = (path for path in found.strangers if path.suffix.lower() in DICOM_EXTENSIONS)
+    for path in () if found.series else (*filter(is_dicom, found.damaged), *strangers):
+        read_dataset(path, pixels=False)
+
+
 def _check_complete(series: Series, found: Inventory, where: Path) -> None:
     """Refuse slices beside a file that may be another one of them and that nobody can read, or below a folder of no other series.
 
@@ -114,8 +133,8 @@ def _check_complete(series: Series, found: Inventory, where: Path) -> None:
     if doubtful and not series.alone:
         more = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
         raise MedProtectError(
-            f"{doubtful[0]}{more}: empty or damaged, and perhaps a slice of the series. Get a fresh copy, or take it out of the folder if "
-            "it is none."
+            f"{doubtful[0]}{more}: empty, damaged, deflated or without preamble, and perhaps a slice of the series. Get a fresh copy, "
+            "convert it with dcmconv of DCMTK, or take it out of the folder if it is none."
         )
     if damaged:
         logger.warning("%s: %d damaged DICOM files were left out, such as %s.", where, len(damaged), damaged[0].name)

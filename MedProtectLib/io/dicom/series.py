@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def find_series(folder: str | os.PathLike[str]) -> tuple[Series, ...]:
 def scan(folder: str | os.PathLike[str]) -> Inventory:
     """Look at every file below a folder (links to folders are not followed).
 
-    Slices belong together by their Series Instance UID, wherever they lie, or by their folder where they have none.
+    Slices belong together by their Series Instance UID, wherever they lie, or by their folder where they have none. An object of
+    their series and class without a position counts as one of them: it was damaged, and is no image of its own.
 
     Raises:
         MedProtectError: the folder cannot be read.
@@ -102,8 +104,7 @@ def scan(folder: str | os.PathLike[str]) -> Inventory:
 
 def inventory(files: Iterable[Path]) -> Inventory:
     """Look at some files; see :func:`scan`."""
-    slices: dict[tuple[str, str], list[Series]] = {}
-    alone: list[Series] = []
+    groups: dict[tuple[str, str, str], list[Series]] = {}
     labels: list[LabelFile] = []
     others: list[Path] = []
     damaged: list[Path] = []
@@ -119,18 +120,24 @@ def inventory(files: Iterable[Path]) -> Inventory:
                 labels.append(_label_file(header, LABEL_KINDS[kind]))
             elif header.integer("Rows") is None or kind in NO_IMAGES:
                 others.append(path)
-            elif (header.integer("NumberOfFrames", 1) or 1) > 1 or header.numbers("ImagePositionPatient", 3) is None:
-                alone.append(_series(header, alone=True))
             else:
-                one = _series(header, alone=False)
-                slices.setdefault((one.uid, "" if one.uid else str(path.parent)), []).append(one)
+                alone = (header.integer("NumberOfFrames", 1) or 1) > 1 or header.numbers("ImagePositionPatient", 3) is None
+                one = _series(header, alone)
+                groups.setdefault((one.uid, "" if one.uid else str(path.parent), kind), []).append(one)
         except (MedProtectError, OSError):
             damaged.append(path)
-    stacks = [replace(group[0], files=tuple(f for one in group for f in one.files)) for group in slices.values()]
+    pictures: list[Series] = []
+    slices: defaultdict[tuple[str, str], list[Series]] = defaultdict(list)
+    for (uid, folder, _), group in groups.items():
+        if all(one.alone for one in group):
+            pictures += group
+        else:
+            slices[uid, folder] += group
+    stacks = [replace(group[0], alone=False, files=tuple(f for one in group for f in one.files)) for group in slices.values()]
     beside = {(file.parent, file.suffix.lower()) for stack in stacks for file in stack.files if file.suffix}
     lost = {path for path in strangers if (path.parent, path.suffix.lower()) in beside}  # slices that are none any more
     damaged, strangers = [*damaged, *sorted(lost)], [path for path in strangers if path not in lost]
-    series = sorted([*stacks, *alone], key=lambda one: one.files[0])
+    series = sorted([*stacks, *pictures], key=lambda one: one.files[0])
     return Inventory(tuple(series), tuple(labels), tuple(others), tuple(damaged), tuple(strangers))
 
 
