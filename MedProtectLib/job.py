@@ -64,12 +64,14 @@ def protect_file(
     image_class: str | None = None,
     series: str | None = None,
     key: Key | None = None,
+    padding: Sequence[float] | None = None,
 ) -> ProtectJob:
     """Protect one image on disk; for classification ``labels`` is None and the image's class given.
 
     ``series`` names one of several DICOM series in a folder, and then becomes a part of the case's name.
     Writes ``<name>_protected.<ext>``, for a DICOM series the folder ``<name>_protected``, and ``<name>_record.json`` into ``output``,
     and the perturbation, the private record, the report and the overlay picture into ``private`` (``<output>_private`` when None).
+    ``padding``: the first and the last stored value that stand for no picture, where the file cannot declare them.
     With ``key`` the perturbation goes into an entry of the restore vault, ``<name>_perturbation.medvault``, under the name of the
     ``output`` folder as that of the release. All of it appears, or nothing.
 
@@ -95,6 +97,8 @@ def protect_file(
     at("read")
     volume = read_volume(image, series)
     check_file(image, volume)
+    if padding is not None:
+        volume = volume.with_padding(*padding)
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
@@ -109,6 +113,7 @@ def protect_file(
             "protected_file": protected.name,
             "protected_sha256": sha256_image(protected, stored.source),
             "protected_voxels_sha256": sha256_voxels(stored.array),
+            **({} if padding is None else {"padding": list(padding)}),
         }
         originals = {
             "original_file": image.name or image.resolve().name,

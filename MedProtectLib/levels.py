@@ -119,7 +119,7 @@ def find_padding(volume: Volume) -> np.ndarray | None:
         found = [find_padding(part) for part in volume.parts()]
         common = [mask for mask in found if mask is not None]
         return np.logical_and.reduce(common) if len(common) == len(found) else None
-    declared = _declared(volume)
+    declared = declared_padding(volume)
     at_floor = None
     for c in volume.intensity_channels:
         channel = volume.channel(c)
@@ -162,7 +162,7 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
     stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
-    held = _declared(volume) if stored.ndim == 3 else None
+    held = declared_padding(volume) if stored.ndim == 3 else None
     if held is None and padding is not None and stored.ndim == 3 and not _is_picture(volume):
         held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
@@ -203,7 +203,7 @@ def _whole_step(present: np.ndarray, gap: float) -> float:
     return float(math.lcm(int(np.gcd.reduce(np.diff(present.astype(np.int64)))), math.ceil(gap)))
 
 
-def _declared(volume: Volume) -> tuple[float, float] | None:
+def declared_padding(volume: Volume) -> tuple[float, float] | None:
     """The first and the last of the values that an image declares to be padding."""
     if volume.padding_value is None:
         return None

@@ -14,6 +14,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.volume import LabelMap, Volume
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import SceneCase
+from MedProtectSlicer.settings import written
 
 LONGEST_NAME = 120  # bytes of UTF-8
 
@@ -22,16 +23,20 @@ LONGEST_NAME = 120  # bytes of UTF-8
 class Staged:
     """An image for the command line: a file, or a folder of DICOM files with the name of the series where it holds several.
 
-    ``modality`` is known where the file cannot say it: voxels of a DICOM series that were changed in the scene.
+    ``modality`` and ``padding``, the first and the last such value, are known where the file cannot say them: voxels of a DICOM
+    series in another format, or that were changed in the scene.
     """
 
     path: Path
     series: str | None = None
     modality: str | None = None
+    padding: tuple[float, float] | None = None
 
     def arguments(self) -> list[str]:
-        """How the command line is told."""
-        return [str(self.path), *([] if self.series is None else ["--series", self.series])]
+        """How the command line is told of the image and its padding."""
+        series = [] if self.series is None else ["--series", self.series]
+        padding = [] if self.padding is None else ["--padding", *map(written, self.padding)]
+        return [str(self.path), *series, *padding]
 
 
 def stagedImage(case: SceneCase, folder: Path) -> Staged:
@@ -80,11 +85,13 @@ def singleFile(case: SceneCase, folder: Path) -> Staged:
 def newImage(case: SceneCase, folder: Path, extension: str) -> Staged:
     """The voxels and the grid of the node as a new file, named after the node."""
     from MedProtectLib.io import write_volume
+    from MedProtectLib.levels import declared_padding
 
     _checkFinite(case.volume)
     path = folder / f"{fileName(case.volume.name)}{extension}"
     write_volume(case.volume, path)
-    return Staged(path, modality=_described(case).modality)
+    said = _described(case)
+    return Staged(path, modality=said.modality, padding=declared_padding(said))
 
 
 def stagedSeries(case: SceneCase, folder: Path) -> Staged:

@@ -105,6 +105,31 @@ def test_verify_accepts_the_result_and_refuses_spoiled_ones(run: Run, case: tupl
     assert "since the record was written" in err
 
 
+def test_declared_padding_is_not_touched_and_verify_knows_it(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two voxels in a hundred lie on the floor, which would else be taken for the padding."""
+    image, labels = case
+    array = sitk.GetArrayFromImage(sitk.ReadImage(image))
+    array[4:7, 8:16, 8:16] = -31
+    array[:, ::7, ::7] = -60
+    sitk.WriteImage(sitk.GetImageFromArray(array), image)
+    command = ("protect", image, "--labels", labels, "--output", tmp_path / "out", "--bound", "8/255")
+    assert run(*command, "--padding", "-32", "-30")[0] == 0
+    protected = tmp_path / "out" / "mr_protected.nrrd"
+    after = read_volume(protected).array
+    assert np.array_equal(after == -31, array == -31)
+    assert (after[array == -60] != -60).any()
+    assert json.loads((tmp_path / "out" / "mr_record.json").read_text())["padding"] == [-32, -30]
+    assert json.loads((tmp_path / "out_private" / "mr_private_record.json").read_text())["padding"] == [-32, -30]
+    assert run("verify", image, protected, "--labels", labels)[0] == 0
+    record = tmp_path / "out" / "mr_record.json"
+    record.write_text(record.read_text().replace('"padding"', '"else"'))
+    assert "outside" in run("verify", image, protected, "--labels", labels)[2]
+    record.write_text(json.dumps({"padding": [0, "a"]}))
+    assert "the record is damaged" in run("verify", image, protected, "--labels", labels)[2]
+    assert run(*command, "--overwrite")[0] == 0
+    assert (read_volume(protected).array[array == -31] != -31).any(), "nobody can tell that it is padding"
+
+
 def test_methods_lists_umed(run: Run) -> None:
     code, out, _ = run("methods", "--json")
     assert code == 0
@@ -244,6 +269,8 @@ BAD_OPTIONS = (
     ("--window", "-1e300", "1e300"),
     ("--method", "weave", "--set", "period=7.9"),
     ("--modality", "PET/CT"),
+    ("--padding", "0"),
+    ("--padding", "nan", "0"),
     ("--seed", "-1"),
     ("--progress", "loud"),
     ("--nosuch",),

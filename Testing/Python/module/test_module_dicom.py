@@ -27,6 +27,7 @@ from MedProtectSlicer.staging import imageIn, stagedLabels, stagedSeries
 
 SHAPE = (10, 40, 48)
 OFFSET = -1024
+PADDING = 82
 
 
 class Database:
@@ -207,6 +208,39 @@ def test_fitting_takes_dicom_volumes_with_their_modality(a_series, tmp_path):
     assert np.array_equal(stored.array, slicer.util.arrayFromVolume(volume))
     assert ProtectSettings().knowing(modality).arguments() == ["--method", "umed", "--modality", "CT"]
     assert ProtectSettings(modality="MR").knowing(modality).modality == "MR"
+
+
+def test_padding_above_the_floor_holds_in_every_format(a_logic, database, tmp_path):
+    """Preview, Apply, the DICOM series and the formats that cannot declare padding make the same voxels."""
+    array = np.minimum(soft_tissue()[0], PADDING - 2)
+    array[:, 16:20, 20:24] = PADDING
+    array[:, 24, 24] = PADDING - 1
+
+    def edit(dataset, number) -> None:
+        rescaled(dataset, number)
+        dataset.add_new("PixelPaddingValue", "US", PADDING - OFFSET)
+        dataset.add_new("PixelPaddingRangeLimit", "US", PADDING - 1 - OFFSET)
+
+    volume = load(database, series(tmp_path / "padded", (array - OFFSET).astype(np.uint16), edit=edit))
+    segmentation = segmented(volume)
+    made = {}
+    for kind in (ExportFormat.DICOM, ExportFormat.NRRD, ExportFormat.NIFTI):
+        answer = a_logic.exportTask(volume, segmentation, tmp_path / kind.name, tmp_path / f"{kind.name} own", fileFormat=kind).run()
+        stored = read_volume(answer["protected"])
+        made[kind] = stored.in_units(stored.array)
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    held = array >= PADDING - 1
+    assert held.sum() == 17 * SHAPE[0]
+    assert np.array_equal(applied[held], array[held])
+    assert not (applied[~held] >= PADDING - 1).any()
+    for voxels in made.values():
+        assert np.array_equal(voxels, applied)
+    slab = makePreview(caseOf(volume, segmentation), ProtectSettings()).slab(5)
+    assert np.array_equal(slab.protected.array, applied[slab.slices])
+    slicer.util.arrayFromVolume(volume)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(volume)
+    changed = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    assert np.array_equal(changed[held], array[held]), "also where the volume is not its series any more"
 
 
 def dicom_item(widget):
