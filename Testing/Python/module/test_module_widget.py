@@ -511,6 +511,36 @@ def test_a_child_that_will_not_end_is_killed(a_widget, stuck_child, monkeypatch)
         os.kill(pid, signal.SIGKILL)
 
 
+ANSWER = 'print(\'{"ok": true, "protected": "here.nrrd", "private": "own"}\', flush=True)'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: ({ANSWER}, sys.exit()))\n{STUCK}",
+        f"{ANSWER}\n{STUCK}",
+    ],
+    ids=["done before the signal", "on its way out"],
+)
+def test_cancelling_what_was_done_already(a_widget, stuck_child, tmp_path, script):
+    """Files that were written are told of; what lies in the folder of the job alone goes with it."""
+    nodes = node_ids()
+    stuck_child.write_text(script)
+    ui = a_widget.ui
+    ui.exportFolderPath.currentPath, ui.privateFolderPath.currentPath = str(tmp_path / "share"), str(tmp_path / "own")
+    for button, said in (
+        (ui.exportButton, "Written: here.nrrd. Keep own to yourself."),
+        (ui.applyButton, "Cancelled. Nothing was kept."),
+    ):
+        button.click()
+        task = a_widget.task
+        wait(lambda task=task: isinstance(task._waiting, child.Child) and task._waiting._lines)
+        ui.cancelButton.click()
+        assert finish(a_widget) == said
+    assert node_ids() == nodes
+
+
 def test_a_failing_job_says_why_and_keeps_nothing(a_widget):
     nodes = node_ids()
     a_widget.ui.strengthSelector.currentIndex = 1
