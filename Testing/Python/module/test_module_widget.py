@@ -314,6 +314,21 @@ def test_segments_are_all_chosen_until_unchecked(a_widget):
     assert ui.segmentsList.count == 1
 
 
+def test_another_segmentation_in_the_same_node_is_followed(a_widget):
+    """A sequence of segmentations does so with every frame."""
+    ui, node = a_widget.ui, a_widget.parameters.labels
+    before, frame = node.GetSegmentation(), slicer.vtkSegmentation()
+    frame.DeepCopy(before)
+    frame.GetNthSegment(0).SetName("next frame")
+    node.SetAndObserveSegmentation(frame)
+    assert ui.segmentsList.item(0).text() == "next frame"
+    frame.GetNthSegment(0).SetName("edited")
+    assert ui.segmentsList.item(0).text() == "edited"
+    assert before not in [source for source, *_how in a_widget.Observations]
+    a_widget.parameters.labels = None
+    assert frame not in [source for source, *_how in a_widget.Observations]
+
+
 def test_preview_shows_the_current_slice_and_leaves_no_trace(a_widget):
     nodes, shown = node_ids(), layers()
     preview(a_widget)
