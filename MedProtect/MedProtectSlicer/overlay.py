@@ -172,14 +172,16 @@ def sliceIn(volumeNode: Any, sliceNode: Any) -> int | None:
 
 
 def viewAlong(volumeNode: Any) -> Any:
-    """The slice view that lies most nearly in the volume's own slices; None if there is no view."""
+    """The slice view of the layout that lies most nearly in the volume's own slices; one that is not shown where none is, None if
+    there is no view.
+    """
     axis = _acrossSlices(volumeNode)
     views = list(slicer.util.getNodesByClass("vtkMRMLSliceNode"))
 
-    def alignment(view: Any) -> float:
-        return abs(float(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2] @ axis))
+    def fitness(view: Any) -> tuple[bool, float]:
+        return view.IsMappedInLayout(), abs(float(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2] @ axis))
 
-    return max(views, key=alignment) if views else None
+    return max(views, key=fitness) if views else None
 
 
 def _acrossSlices(volumeNode: Any) -> np.ndarray:

@@ -453,6 +453,25 @@ def test_the_preview_follows_the_view_along_a_turned_volume(a_widget):
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
 
 
+def test_the_preview_follows_no_view_that_the_layout_does_not_show(a_widget):
+    volume = a_widget.parameters.volume
+    yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+    mapped = [node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.IsMappedInLayout()]
+    preview(a_widget)
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetMappedInLayout(node is yellow)
+    yellow.SetOrientation("Axial")
+    assert viewAlong(volume) is yellow
+    yellow.SetSliceOffset(3.0 * (MIDDLE + 1))
+    red().SetSliceOffset(3.0 * (MIDDLE - 1))
+    wait(lambda: a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE + 1}\n"))
+    yellow.SetOrientation("Sagittal")
+    assert viewAlong(volume) is yellow
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetMappedInLayout(node in mapped)
+    assert viewAlong(volume) is red()
+
+
 def test_preview_and_apply_on_surfaces(a_widget, monkeypatch):
     """Converting them to voxels happens once, and does not call for the next preview."""
     surfaces_only(a_widget.parameters.labels)
