@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedProtectSlicer.colours import Look, encode, paint
+from MedProtectSlicer.finish import shown
 from MedProtectSlicer.nodes import ijkToRAS
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class PreviewOverlay:
         """Show a slab of a volume, in place of an earlier one."""
         self._after = after
         self._looks = {name: looks.get(name, Look()) for name in slab.components or ()}
-        arrays = {"overlay": np.zeros(slab.original.geometry.shape, np.int16), "after": slab.protected.array}
+        protected = shown(slab.protected, slicer.util.arrayFromVolume(volumeNode).dtype)
+        arrays = {"overlay": np.zeros(slab.original.geometry.shape, np.int16), "after": protected}
         if slab.components is not None:
             values = dict(slab.components)
             largest = max(float(np.abs(v).max()) for v in values.values())

@@ -144,13 +144,12 @@ def fileVolume(case: SceneCase) -> Volume | None:
 def inMemory(case: SceneCase, quickly: bool = False) -> tuple[Volume, LabelMap]:
     """The case as the command line would read it from its files, without writing any that stay.
 
-    ``quickly`` spares reading the files where they can add nothing to what the node holds: a volume of whole numbers has neither
-    a scale nor the rules for pictures, and one slice of a DICOM series tells what the others repeat.
+    ``quickly`` spares reading the files where they can add nothing to what the node holds (:func:`_isAsStored`).
     """
     from tempfile import TemporaryDirectory
 
     _checkFinite(case.volume)
-    if quickly and case.volume.array.dtype.kind in "iu" and case.volume.geometry.dimension == 3:
+    if quickly and _isAsStored(case):
         return _described(case), case.labels
     with TemporaryDirectory(prefix="MedProtect-") as folder:
         _series, stored = _intactSeries(case, Path(folder))
@@ -217,17 +216,37 @@ def _sameAs(case: SceneCase, staged: Staged) -> Volume | None:
     return stored if np.allclose(stored.in_units(stored.array), shown.array, rtol=1e-5, atol=abs(stored.slope) * 1e-2) else None
 
 
-def _described(case: SceneCase) -> Volume:
-    """The node's voxels with what the first file of their DICOM series says of all: modality and padding value."""
-    if not case.series:
-        return case.volume
+def _isAsStored(case: SceneCase) -> bool:
+    """Whether a node holds what its files store, up to an offset: a volume of whole numbers has neither a scale nor the rules for
+    pictures. A DICOM series may have a scale all the same, MetaImage says the modality, channels may be images of their own.
+    """
+    from MedProtectLib.io.names import extension_of
+    from MedProtectLib.io.volumes import READERS
+
+    if case.volume.array.dtype.kind not in "iu" or case.volume.array.ndim != 3 or case.volume.geometry.dimension != 3:
+        return False
+    if case.file is not None and READERS[extension_of(case.file)] not in ("nrrd", "nifti"):
+        return False
+    first = _firstOf(case.series)
+    return first is None or first.slope == 1.0
+
+
+def _firstOf(series: tuple[Path, ...]) -> Volume | None:
+    """The first file of a DICOM series, which tells what the others repeat; None where there is none."""
+    if not series:
+        return None
     from MedProtectLib.io.dicom import read_series
     from MedProtectLib.io.dicom.series import inventory
 
-    found = inventory(case.series[:1]).series
-    if not found:
+    found = inventory(series[:1]).series
+    return read_series(found[0]) if found else None
+
+
+def _described(case: SceneCase) -> Volume:
+    """The node's voxels with what their DICOM series says of all: modality and padding value."""
+    one = _firstOf(case.series)
+    if one is None:
         return case.volume
-    one = read_series(found[0])
 
     def shown(stored: float | None) -> float | None:
         return None if stored is None else float(one.in_units(np.array(stored)))

@@ -22,6 +22,7 @@ from MedProtectSlicer import dicom, logic
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.logic import makePreview
 from MedProtectSlicer.nodes import RAS_TO_LPS, caseOf
+from MedProtectSlicer.overlay import PreviewOverlay
 from MedProtectSlicer.settings import ProtectSettings
 from MedProtectSlicer.staging import imageIn, stagedLabels, stagedSeries
 
@@ -241,6 +242,25 @@ def test_padding_above_the_floor_holds_in_every_format(a_logic, database, tmp_pa
     slicer.util.arrayFromVolumeModified(volume)
     changed = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
     assert np.array_equal(changed[held], array[held]), "also where the volume is not its series any more"
+
+
+@pytest.mark.parametrize("slope", [2, -1])
+def test_the_preview_has_the_levels_of_the_series(a_logic, database, tmp_path, slope):
+    """Slicer shows whole numbers where slope and intercept are whole; what is stored has levels of the slope."""
+
+    def edit(dataset, number) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, OFFSET
+
+    array, _inside = soft_tissue()
+    volume = load(database, series(tmp_path / "scaled", ((array - OFFSET) // slope).astype(np.int16), edit=edit))
+    volume.CreateDefaultDisplayNodes()
+    segmentation = segmented(volume)
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation, bound=3.5 / 255).run().volume)
+    slab = a_logic.preview(volume, segmentation, bound=3.5 / 255).slab(5)
+    overlay = PreviewOverlay()
+    overlay.show(volume, slab, {}, after=True)
+    assert np.array_equal(slicer.util.arrayFromVolume(overlay._nodes["after"]), applied[slab.slices])
+    overlay.close()
 
 
 def dicom_item(widget):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import struct
 import subprocess
 import sys
 import unittest
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from slicer_harness.require import of_stand_ins, require_harness
 
@@ -26,6 +28,7 @@ from MedProtectSlicer.child import pythonExecutable
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
 from MedProtectSlicer.nodes import segmentsOf, volumeOf
+from MedProtectSlicer.overlay import PreviewOverlay
 from MedProtectSlicer.words import inModuleWords
 from slicer_harness.fixtures import SAMPLE, a_transform, load_segmentation, load_volume, node_ids, segment_id, surfaces_only
 
@@ -409,6 +412,35 @@ def test_voxels_that_are_no_numbers_are_told_under_the_name_of_the_volume(a_logi
     ):
         with pytest.raises(MedProtectError, match=r"^'Phantom': 2 voxels are infinite or not a number\. Replace them first"):
             start()
+
+
+def says_ct(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"ElementType", b"Modality = MET_MOD_CT\nElementType", 1))
+
+
+def has_a_scale(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[112:120] = struct.pack("<2f", 0.5, 10.0)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "edit"), [("ct.mha", says_ct), ("mr.nii", has_a_scale)])
+def test_the_preview_shows_what_apply_makes_of_a_file(a_logic, a_phantom, tmp_path, name, edit):
+    phantom, segmentation = a_phantom
+    geometry = volumeOf(phantom).geometry
+    image = sitk.GetImageFromArray(np.maximum(slicer.util.arrayFromVolume(phantom), -100))
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    sitk.WriteImage(image, tmp_path / name)
+    edit(tmp_path / name)
+    volume = load_volume(tmp_path / name, "loaded")
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    overlay, slab = PreviewOverlay(), a_logic.preview(volume, segmentation).slab(6)
+    overlay.show(volume, slab, {}, after=True)
+    assert np.array_equal(slicer.util.arrayFromVolume(overlay._nodes["after"]), applied[slab.slices])
+    assert (applied != slicer.util.arrayFromVolume(volume)).any()
+    overlay.close()
 
 
 def test_profile_of_ones_own_and_strength(a_logic, a_phantom):
