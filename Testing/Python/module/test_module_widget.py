@@ -413,6 +413,34 @@ def test_leaving_the_module_ends_the_preview(a_widget):
     assert (layers(), node_ids()) == (shown, nodes)
 
 
+@pytest.mark.parametrize("scrolled", [True, False])
+def test_layers_that_were_chosen_during_a_preview_stay(a_widget, scrolled):
+    before, second, third = (slicer.util.addVolumeFromArray(np.ones((20, 40, 48), np.int16), name=name) for name in ("a", "b", "c"))
+    labels = slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="labels")
+    for composite in composites():
+        composite.SetForegroundVolumeID(before.GetID())
+        composite.SetForegroundOpacity(0.5)
+    preview(a_widget)
+    one, other, last = composites()
+    one.SetForegroundVolumeID(second.GetID())
+    one.SetForegroundOpacity(0.25)
+    one.SetBackgroundVolumeID(third.GetID())
+    other.SetLabelVolumeID(labels.GetID())
+    other.SetLabelOpacity(0.75)
+    if scrolled:
+        red().SetSliceOffset(3.0 * (MIDDLE + 1))
+        wait(lambda: not a_widget.previewer.busy)
+        assert other.GetLabelVolumeID() == a_widget.previewer.overlay._nodes["overlay"].GetID()
+    a_widget.ui.previewButton.click()
+    background = a_widget.parameters.volume.GetID()
+    assert layers() == [
+        (third.GetID(), second.GetID(), 0.25, None, one.GetLabelOpacity()),
+        (background, before.GetID(), 0.5, labels.GetID(), 0.75),
+        (background, before.GetID(), 0.5, None, last.GetLabelOpacity()),
+    ]
+    assert preview_nodes() == []
+
+
 @pytest.mark.parametrize("kind", ["mrml", "mrb"])
 @pytest.mark.parametrize("on", [True, False])
 def test_what_a_saved_scene_has_of_the_preview(a_widget, tmp_path, kind, on):
