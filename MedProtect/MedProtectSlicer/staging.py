@@ -180,9 +180,9 @@ def wholeImage(path: Path) -> Path:
 
 
 def fileName(name: str) -> str:
-    """A node's name as a file name that every system takes, short enough for what is added to it."""
+    """A node's name as a file name that every system takes, short enough for what is added to it, and that makes no ``.seg.nrrd``."""
     safe = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name).strip(" .").encode()[:LONGEST_NAME].decode(errors="ignore")
-    return safe.strip(" .") or "volume"
+    return re.sub(r"(?i)\.(seg)$", r"_\1", safe.strip(" .")) or "volume"
 
 
 def _intactSeries(case: SceneCase, folder: Path) -> tuple[Staged | None, Volume | None]:
