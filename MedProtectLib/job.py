@@ -14,6 +14,7 @@ from MedProtectLib.checks import check_key
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io import (
     case_name,
+    channel_files,
     data_of,
     labels_or_class,
     read_volume,
@@ -86,7 +87,7 @@ def protect_file(
     if key is not None:
         check_key(key)
     image, labels = Path(image), None if labels is None else Path(labels)
-    named = [image] if labels is None else [image, labels]
+    named = [*(channel_files(image) or (image,)), *([] if labels is None else [labels])]
     inputs = [*named, *(second[0] for file in named if (second := data_of(file)) is not None)]
     name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
     destination = plan_destination(name, inputs, Path(output), None if private is None else Path(private), overwrite)

@@ -570,6 +570,51 @@ def test_a_data_file_in_the_output_folder_is_an_input_too(run: Run, tmp_path: Pa
     assert run(*arguments, "--output", tmp_path / "out")[0] == 0
 
 
+PLACES = {
+    "labels' data file": "mr_protected.raw",
+    "labels' data file in an earlier series": "mr_protected/0001.dcm",
+    "labels' data file in what a run left": f".mr.{this_writer().host}-999999-1.staging/labels.raw",
+    "a link to the labels": "mr_protected.nrrd",
+    "a channel's data file": "two_protected_0001.raw",
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_no_run_removes_what_it_was_given(kind: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """All of these places are swept, or replaced, by a run whose case has no record."""
+    image, labels = case
+    out = tmp_path / "in" / "out"
+    place = out / PLACES[kind]
+    place.parent.mkdir(parents=True)
+    if kind.startswith("a link"):
+        place.symlink_to(labels)
+        labels = place
+    elif kind.startswith("labels"):
+        labels = labels.with_suffix(".mhd")
+        _split(case[1], labels, place)
+    else:
+        for number in range(2):
+            _split(image, image.with_name(f"two_000{number}.mhd"), place if number else image.with_name("two_0000.raw"))
+        image = image.with_name("two.mhd")
+    content = place.read_bytes()
+    for more in ((), ("--private", tmp_path / "own")):
+        code, _, err = run("protect", image, "--labels", labels, "--output", out, *more)
+        assert_one_line(code, err, 1)
+        assert "input's own folder" in err
+    code, _, err = run("protect", image, "--labels", labels, "--output", tmp_path / "share", "--private", out)
+    assert_one_line(code, err, 1)
+    assert place.read_bytes() == content
+    assert run("protect", image, "--labels", labels, "--output", tmp_path / "share")[0] == 0
+
+
+def _split(file: Path, header: Path, data: Path) -> None:
+    """Write an image anew as a MetaImage header and a data file elsewhere."""
+    sitk.WriteImage(sitk.ReadImage(file), header)
+    raw = header.with_suffix(".raw")
+    header.write_text(header.read_text().replace(raw.name, data.relative_to(header.parent).as_posix()))
+    raw.rename(data)
+
+
 @pytest.mark.parametrize(("bound", "expected"), [("1e99999999", 2), ("1E-99999", 2), ("1/49", 0)])
 def test_bounds_at_the_edge(bound: str, expected: int, run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
     """A huge exponent is refused at once, and a bound of exactly one level is one level whatever its rounding."""
