@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +66,15 @@ def protect_file(
     series: str | None = None,
     key: Key | None = None,
     padding: Sequence[float] | None = None,
+    photograph: bool = False,
 ) -> ProtectJob:
     """Protect one image on disk; for classification ``labels`` is None and the image's class given.
 
     ``series`` names one of several DICOM series in a folder, and then becomes a part of the case's name.
     Writes ``<name>_protected.<ext>``, for a DICOM series the folder ``<name>_protected``, and ``<name>_record.json`` into ``output``,
     and the perturbation, the private record, the report and the overlay picture into ``private`` (``<output>_private`` when None).
-    ``padding``: the first and the last stored value that stand for no picture, where the file cannot declare them.
+    What the file cannot say: ``padding``, the first and the last stored value that stand for no picture; ``photograph``, that it is an
+    8-bit picture.
     With ``key`` the perturbation goes into an entry of the restore vault, ``<name>_perturbation.medvault``, under the name of the
     ``output`` folder as that of the release. All of it appears, or nothing.
 
@@ -100,6 +102,8 @@ def protect_file(
     check_file(image, volume)
     if padding is not None:
         volume = volume.with_padding(*padding)
+    if photograph:
+        volume = _as_photograph(volume)
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
@@ -130,6 +134,13 @@ def protect_file(
         _write_private(stage, destination, protection, stored, statistics, kept, key)
         write_json(stage.output / destination.record.name, record)
     return ProtectJob(destination.output / protected.name, destination.record, destination.private, record, statistics, protection)
+
+
+def _as_photograph(volume: Volume) -> Volume:
+    if volume.array.dtype != np.uint8:
+        raise MedProtectError(f"{volume.name}: --photograph is for 8-bit pictures, and this is stored as {volume.array.dtype}.")
+    kinds = tuple(replace(kind, photograph=True) for kind in volume.channel_types)
+    return replace(volume, photograph=True, channel_types=kinds)
 
 
 def _sha256_of_image(image: Path, volume: Volume) -> str:

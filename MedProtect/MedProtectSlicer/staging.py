@@ -23,20 +23,21 @@ LONGEST_NAME = 120  # bytes of UTF-8
 class Staged:
     """An image for the command line: a file, or a folder of DICOM files with the name of the series where it holds several.
 
-    ``modality`` and ``padding``, the first and the last such value, are known where the file cannot say them: voxels of a DICOM
-    series in another format, or that were changed in the scene.
+    ``modality``, ``padding``, the first and the last such value, and ``photograph``, whether it is an 8-bit picture, are known where
+    the file cannot say them: voxels in another format, or those of a DICOM series that were changed in the scene.
     """
 
     path: Path
     series: str | None = None
     modality: str | None = None
     padding: tuple[float, float] | None = None
+    photograph: bool = False
 
     def arguments(self) -> list[str]:
-        """How the command line is told of the image and its padding."""
+        """How the command line is told of the image, but for its modality, which may have been chosen otherwise."""
         series = [] if self.series is None else ["--series", self.series]
         padding = [] if self.padding is None else ["--padding", *map(written, self.padding)]
-        return [str(self.path), *series, *padding]
+        return [str(self.path), *series, *padding, *(["--photograph"] if self.photograph else [])]
 
 
 def stagedImage(case: SceneCase, folder: Path) -> Staged:
@@ -63,8 +64,8 @@ def imageIn(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> Staged:
                 _("'{name}' is not what its DICOM files hold: it was changed after loading. Choose another format.").format(name=name)
             )
         return staged
-    intact = case.file is not None and fileVolume(case) is not None
-    if intact and case.file is not None and fileFormat.value in (None, extension_of(case.file)):
+    stored = fileVolume(case)
+    if stored is not None and case.file is not None and fileFormat.value in (None, extension_of(case.file)):
         return Staged(case.file)
     if fileFormat is ExportFormat.ORIGINAL:
         raise MedProtectError(
@@ -72,7 +73,7 @@ def imageIn(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> Staged:
                 name=name
             )
         )
-    return newImage(case, folder, fileFormat.value)
+    return newImage(case, folder, fileFormat.value, stored)
 
 
 def singleFile(case: SceneCase, folder: Path) -> Staged:
@@ -82,16 +83,16 @@ def singleFile(case: SceneCase, folder: Path) -> Staged:
     return newImage(case, folder, ".nrrd")
 
 
-def newImage(case: SceneCase, folder: Path, extension: str) -> Staged:
-    """The voxels and the grid of the node as a new file, named after the node."""
+def newImage(case: SceneCase, folder: Path, extension: str, stored: Volume | None = None) -> Staged:
+    """The voxels and the grid of the node as a new file, named after the node. ``stored``: the volume of its own file, if that is it."""
     from MedProtectLib.io import write_volume
     from MedProtectLib.levels import declared_padding
 
     _checkFinite(case.volume)
     path = folder / f"{fileName(case.volume.name)}{extension}"
     write_volume(case.volume, path)
-    said = _described(case)
-    return Staged(path, modality=said.modality, padding=declared_padding(said))
+    said = stored or _described(case)
+    return Staged(path, modality=said.modality, padding=declared_padding(said), photograph=said.photograph)
 
 
 def stagedSeries(case: SceneCase, folder: Path) -> Staged:
@@ -243,7 +244,7 @@ def _firstOf(series: tuple[Path, ...]) -> Volume | None:
 
 
 def _described(case: SceneCase) -> Volume:
-    """The node's voxels with what their DICOM series says of all: modality and padding value."""
+    """The node's voxels with what their DICOM series says of all: modality, padding, and whether they are an 8-bit picture."""
     one = _firstOf(case.series)
     if one is None:
         return case.volume
@@ -254,7 +255,7 @@ def _described(case: SceneCase) -> Volume:
     return replace(
         case.volume,
         modality=one.modality,
-        photograph=one.photograph,
+        photograph=one.photograph and case.volume.array.dtype == np.uint8,
         padding_value=shown(one.padding_value),
         padding_limit=shown(one.padding_limit),
     )

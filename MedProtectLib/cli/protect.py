@@ -58,6 +58,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar=("FIRST", "LAST"),
         help="first and last stored value that hold no picture (default: as a DICOM header declares, else found)",
     )
+    parser.add_argument(
+        "--photograph", action="store_true", help="an 8-bit picture, whose window is 0-255 (default: PNG, TIFF and such DICOM pictures)"
+    )
     add_common(parser)
 
 
@@ -75,6 +78,7 @@ def run(arguments: Namespace) -> int:
         series=arguments.series,
         private=arguments.private,
         padding=arguments.padding,
+        photograph=arguments.photograph,
         key=None if arguments.key is None else key_of(arguments),
         overwrite=arguments.overwrite,
         report=progress_of(arguments),

@@ -130,6 +130,16 @@ def test_declared_padding_is_not_touched_and_verify_knows_it(run: Run, case: tup
     assert (read_volume(protected).array[array == -31] != -31).any(), "nobody can tell that it is padding"
 
 
+def test_a_picture_in_a_format_of_volumes(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image, labels = case
+    command = ("protect", image, "--labels", labels, "--output", tmp_path / "out", "--photograph", "--json")
+    code, _, err = run(*command)
+    assert_one_line(code, err, 1)
+    assert "--photograph is for 8-bit pictures, and this is stored as int16" in err
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(image) / 4, sitk.sitkUInt8), image)
+    assert json.loads(run(*command)[1])["statistics"]["window"] == [0, 255]
+
+
 def test_methods_lists_umed(run: Run) -> None:
     code, out, _ = run("methods", "--json")
     assert code == 0

@@ -200,6 +200,27 @@ def test_a_picture_stays_one_file(database, tmp_path):
     assert imageIn(caseOf(volume, labels), tmp_path, ExportFormat.DICOM).arguments() == [str(path)]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_keeps_its_window_in_other_formats(a_logic, database, tmp_path, channels):
+    from pydicom import dcmread
+
+    array, inside = soft_tissue()
+    grey = np.clip(array[5] + 120, 20, 200).astype(np.uint8)
+    path = save(image(grey if channels == 1 else np.dstack([grey, grey, grey // 2]), "US", 0), tmp_path / "ultrasound" / "IMG0")
+    database.files[str(dcmread(path).SOPInstanceUID)] = str(path)
+    stored = read_volume(path)
+    kind = "vtkMRMLScalarVolumeNode" if channels == 1 else "vtkMRMLVectorVolumeNode"
+    volume = slicer.util.addVolumeFromArray(stored.array, name="ultrasound", nodeClassName=kind)
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ stored.geometry.index_to_physical()))
+    volume.SetAttribute(dicom.INSTANCES, str(dcmread(path).SOPInstanceUID))
+    labels = slicer.util.addVolumeFromArray(inside[5:6].astype(np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="lesion")
+    labels.CopyOrientation(volume)
+    slab = a_logic.preview(volume, labels).slab(0)
+    for form in (ExportFormat.DICOM, ExportFormat.NRRD, *([ExportFormat.NIFTI] if channels == 1 else [])):
+        made = a_logic.exportTask(volume, labels, tmp_path / form.name, tmp_path / f"{form.name} own", fileFormat=form).run()
+        assert np.array_equal(read_volume(made["protected"]).array, slab.protected.array)
+
+
 def test_fitting_takes_dicom_volumes_with_their_modality(a_series, tmp_path):
     volume, segmentation, _folder = a_series
     manifest, modality = logic._manifest([caseOf(volume, segmentation)], tmp_path)

@@ -425,7 +425,7 @@ def has_a_scale(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "edit"), [("ct.mha", says_ct), ("mr.nii", has_a_scale)])
-def test_the_preview_shows_what_apply_makes_of_a_file(a_logic, a_phantom, tmp_path, name, edit):
+def test_preview_apply_and_export_agree_on_a_file_that_says_more(a_logic, a_phantom, tmp_path, name, edit):
     phantom, segmentation = a_phantom
     geometry = volumeOf(phantom).geometry
     image = sitk.GetImageFromArray(np.maximum(slicer.util.arrayFromVolume(phantom), -100))
@@ -441,6 +441,8 @@ def test_the_preview_shows_what_apply_makes_of_a_file(a_logic, a_phantom, tmp_pa
     assert np.array_equal(slicer.util.arrayFromVolume(overlay._nodes["after"]), applied[slab.slices])
     assert (applied != slicer.util.arrayFromVolume(volume)).any()
     overlay.close()
+    made = a_logic.exportTask(volume, segmentation, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
+    assert np.array_equal(read_volume(made["protected"]).array, applied)
 
 
 def test_profile_of_ones_own_and_strength(a_logic, a_phantom):
