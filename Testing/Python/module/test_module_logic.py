@@ -29,6 +29,7 @@ from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
 from MedProtectSlicer.nodes import segmentsOf, volumeOf
 from MedProtectSlicer.overlay import PreviewOverlay
+from MedProtectSlicer.task import Cancelled
 from MedProtectSlicer.words import inModuleWords
 from slicer_harness.fixtures import SAMPLE, a_transform, load_segmentation, load_volume, node_ids, segment_id, surfaces_only
 
@@ -397,6 +398,18 @@ def test_a_result_lies_where_the_volume_was_when_it_was_protected(a_logic, a_pha
         assert slicer.util.arrayFromVolume(node).shape == before.shape
         assert node.GetOrigin() == (0.0, 0.0, 0.0)
         assert node.GetTransformNodeID() == transform.GetID()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_cancel_while_the_result_comes_into_the_scene_leaves_nothing(a_logic, a_phantom, steps):
+    task, nodes, seen = a_logic.protectTask(*a_phantom), node_ids(), 0
+    while seen < steps:
+        before = node_ids()
+        assert not task.advance()
+        seen += node_ids() != before
+    task.stop()
+    assert isinstance(task.error, Cancelled)
+    assert node_ids() == nodes
 
 
 def test_voxels_that_are_no_numbers_are_told_under_the_name_of_the_volume(a_logic, a_phantom, tmp_path):
