@@ -90,8 +90,8 @@ def newImage(case: SceneCase, folder: Path, extension: str, stored: Volume | Non
 
     _checkFinite(case.volume)
     path = folder / f"{fileName(case.volume.name)}{extension}"
-    write_volume(case.volume, path)
     said = stored or _described(case)
+    write_volume(replace(case.volume, alpha=said.alpha), path)
     return Staged(path, modality=said.modality, padding=declared_padding(said), photograph=said.photograph)
 
 

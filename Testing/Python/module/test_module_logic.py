@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ import slicer
 import MedProtectLib
 from MedProtectLib import MedProtectError, read_labels, read_volume
 from MedProtectLib.io.resample import on_grid_of
+from MedProtectSlicer import logic
 from MedProtectSlicer.child import pythonExecutable
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
@@ -456,6 +458,26 @@ def test_preview_apply_and_export_agree_on_a_file_that_says_more(a_logic, a_phan
     overlay.close()
     made = a_logic.exportTask(volume, segmentation, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
     assert np.array_equal(read_volume(made["protected"]).array, applied)
+
+
+def test_transparency_is_no_intensity_in_any_format(a_logic, a_scene, tmp_path, monkeypatch):
+    """MRML itself reads no PNG here, so the file is named by hand."""
+    rng = np.random.default_rng(0)
+    picture = np.dstack([rng.integers(20, 200, (40, 48, 3)), rng.integers(1, 250, (40, 48, 1))]).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(picture, isVector=True), tmp_path / "rgba.png")
+    stored = read_volume(tmp_path / "rgba.png")
+    volume = slicer.util.addVolumeFromArray(stored.array, name="rgba", nodeClassName="vtkMRMLVectorVolumeNode")
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ stored.geometry.index_to_physical()))
+    monkeypatch.setattr(logic, "caseOf", lambda *nodes: replace(case_of(*nodes), file=tmp_path / "rgba.png"))
+    inside = np.zeros((1, 40, 48), np.uint8)
+    inside[0, 10:30, 10:40] = 1
+    labels = slicer.util.addVolumeFromArray(inside, nodeClassName="vtkMRMLLabelMapVolumeNode", name="lesion")
+    labels.CopyOrientation(volume)
+    slab = a_logic.preview(volume, labels).slab(0)
+    made = a_logic.exportTask(volume, labels, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
+    protected = read_volume(made["protected"]).array
+    assert np.array_equal(protected, slab.protected.array)
+    assert np.array_equal(protected[..., 3], slicer.util.arrayFromVolume(volume)[..., 3])
 
 
 def test_profile_of_ones_own_and_strength(a_logic, a_phantom):
