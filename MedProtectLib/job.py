@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from MedProtectLib.checks import check_key
 from MedProtectLib.errors import MedProtectError, UsageError
 from MedProtectLib.io import (
     case_name,
+    channel_files,
     data_of,
     labels_or_class,
     read_volume,
@@ -64,12 +65,16 @@ def protect_file(
     image_class: str | None = None,
     series: str | None = None,
     key: Key | None = None,
+    padding: Sequence[float] | None = None,
+    photograph: bool = False,
 ) -> ProtectJob:
     """Protect one image on disk; for classification ``labels`` is None and the image's class given.
 
     ``series`` names one of several DICOM series in a folder, and then becomes a part of the case's name.
     Writes ``<name>_protected.<ext>``, for a DICOM series the folder ``<name>_protected``, and ``<name>_record.json`` into ``output``,
     and the perturbation, the private record, the report and the overlay picture into ``private`` (``<output>_private`` when None).
+    What the file cannot say: ``padding``, the first and the last stored value that stand for no picture; ``photograph``, that it is an
+    8-bit picture.
     With ``key`` the perturbation goes into an entry of the restore vault, ``<name>_perturbation.medvault``, under the name of the
     ``output`` folder as that of the release. All of it appears, or nothing.
 
@@ -84,7 +89,7 @@ def protect_file(
     if key is not None:
         check_key(key)
     image, labels = Path(image), None if labels is None else Path(labels)
-    named = [image] if labels is None else [image, labels]
+    named = [*(channel_files(image) or (image,)), *([] if labels is None else [labels])]
     inputs = [*named, *(second[0] for file in named if (second := data_of(file)) is not None)]
     name = case_name(image) if series is None else f"{case_name(image)}_{NOT_IN_NAMES.sub('-', series)}"
     destination = plan_destination(name, inputs, Path(output), None if private is None else Path(private), overwrite)
@@ -95,6 +100,10 @@ def protect_file(
     at("read")
     volume = read_volume(image, series)
     check_file(image, volume)
+    if padding is not None:
+        volume = volume.with_padding(*padding)
+    if photograph:
+        volume = _as_photograph(volume)
     label_map = labels_or_class(volume, labels, segments, image_class)
     at("protect")
     protection = protector.protect(volume, label_map, report)
@@ -109,6 +118,7 @@ def protect_file(
             "protected_file": protected.name,
             "protected_sha256": sha256_image(protected, stored.source),
             "protected_voxels_sha256": sha256_voxels(stored.array),
+            **({} if padding is None else {"padding": list(padding)}),
         }
         originals = {
             "original_file": image.name or image.resolve().name,
@@ -124,6 +134,13 @@ def protect_file(
         _write_private(stage, destination, protection, stored, statistics, kept, key)
         write_json(stage.output / destination.record.name, record)
     return ProtectJob(destination.output / protected.name, destination.record, destination.private, record, statistics, protection)
+
+
+def _as_photograph(volume: Volume) -> Volume:
+    if volume.array.dtype != np.uint8:
+        raise MedProtectError(f"{volume.name}: --photograph is for 8-bit pictures, and this is stored as {volume.array.dtype}.")
+    kinds = tuple(replace(kind, photograph=True) for kind in volume.channel_types)
+    return replace(volume, photograph=True, channel_types=kinds)
 
 
 def _sha256_of_image(image: Path, volume: Volume) -> str:

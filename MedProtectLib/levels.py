@@ -124,7 +124,7 @@ def find_padding(volume: Volume) -> np.ndarray | None:
         found = [find_padding(part) for part in volume.parts()]
         common = [mask for mask in found if mask is not None]
         return np.logical_and.reduce(common) if len(common) == len(found) else None
-    declared = _declared(volume)
+    declared = declared_padding(volume)
     at_floor = None
     for c in volume.intensity_channels:
         channel = volume.channel(c)
@@ -167,7 +167,7 @@ def find_levels(volume: Volume, padding: np.ndarray | None, epsilon_stored: floa
     stored = volume.array if volume.alpha is None else volume.array[..., list(volume.intensity_channels)]
     lowest, highest = stored.min(), stored.max()
     keep_off_floor = padding is not None and volume.padding_value in (None, float(lowest))
-    held = _declared(volume) if stored.ndim == 3 else None
+    held = declared_padding(volume) if stored.ndim == 3 else None
     if held is None and padding is not None and stored.ndim == 3 and not _is_picture(volume):
         held = (float(lowest), float(lowest))
     if np.issubdtype(stored.dtype, np.integer):
@@ -208,16 +208,16 @@ def _whole_step(present: np.ndarray, gap: float) -> float:
     return float(math.lcm(int(np.gcd.reduce(np.diff(present.astype(np.int64)))), math.ceil(gap)))
 
 
-def declared_padding(volume: Volume, stored: np.ndarray) -> np.ndarray:
+def in_declared_padding(volume: Volume, stored: np.ndarray) -> np.ndarray:
     """Bool (k, j, i): where stored values (k, j, i) or (k, j, i, c) of an image of one part are what it declares to be padding."""
-    ends = _declared(volume)
+    ends = declared_padding(volume)
     if ends is None:
         return np.zeros(stored.shape[:3], bool)
     inside = (stored >= ends[0]) & (stored <= ends[1])
     return inside if inside.ndim == 3 else np.logical_and.reduce(inside, axis=3)
 
 
-def _declared(volume: Volume) -> tuple[float, float] | None:
+def declared_padding(volume: Volume) -> tuple[float, float] | None:
     """The first and the last of the values that an image declares to be padding."""
     if volume.padding_value is None:
         return None

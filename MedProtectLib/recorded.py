@@ -98,14 +98,20 @@ def _is_well_formed(record: Recorded) -> bool:
     said, told, outputs = content.get("statistics", {}), content.get("regions", {}), content.get("outputs", {})
     if not (all(isinstance(part, dict) for part in (said, told, outputs)) and isinstance(said.get("channels", []), list)):
         return False
-    windows = [own.get("window") if isinstance(own, dict) else None for own in ([said] if said else []) + said.get("channels", [])]
+    measured = ([said] if said else []) + said.get("channels", [])
+    windows: list[Any] = [own.get("window") if isinstance(own, dict) else None for own in measured]
     width, numbers = told.get("half_width_voxels", HALF_WIDTH), [content.get("bound"), said.get("psnr_db")]
     return (
-        all(isinstance(w, list) and len(w) == 2 and all(is_number(v) for v in w) and w[0] < w[1] for w in windows)
+        all(_is_pair(w) and w[0] < w[1] for w in windows)
+        and _is_pair(content.get("padding", [0, 0]))
         and type(width) is int
         and 0 <= width <= LARGEST_HALF_WIDTH
         and all(value is None or is_number(value) for value in numbers)
     )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def is_number(value: Any) -> bool:

@@ -21,7 +21,7 @@ LIMITS = (
 )
 
 
-def shareable_record(protection: Protection, statistics: Statistics, hashes: Mapping[str, str]) -> dict[str, Any]:
+def shareable_record(protection: Protection, statistics: Statistics, hashes: Mapping[str, Any]) -> dict[str, Any]:
     """What may go out with the image: nothing in it gives the perturbation, the seed or the profile away."""
     whole_image = protection.regions.background is not None
     return {
@@ -45,7 +45,7 @@ def shareable_record(protection: Protection, statistics: Statistics, hashes: Map
     }
 
 
-def private_record(protection: Protection, hashes: Mapping[str, str], segments: Sequence[str]) -> dict[str, Any]:
+def private_record(protection: Protection, hashes: Mapping[str, Any], segments: Sequence[str]) -> dict[str, Any]:
     """What repeats the run, for the owner of the data alone."""
     profile = protection.profile
     return {

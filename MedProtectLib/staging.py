@@ -75,14 +75,14 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
     """Check that results can go where the user wants them.
 
     Raises:
-        MedProtectError: the output is the input's folder, or it or the private folder holds a case of this name already (without
-            ``overwrite``); the private folder is the output or lies inside it.
+        MedProtectError: the output is the input's folder, or a run there could remove an input; it or the private folder holds a case
+            of this name already (without ``overwrite``); the private folder is the output or lies inside it.
     """
     output = named_folder(output)
     private = private if private is not None else output.with_name(output.name + PRIVATE)
     for path in inputs:
         for folder in (output.resolve(), private.resolve()):
-            if folder == path.resolve().parent or (path.is_dir() and folder.is_relative_to(path.resolve())):
+            if _is_in_the_way(path, folder, name) or (path.is_dir() and folder.is_relative_to(path.resolve())):
                 raise MedProtectError(f"{output}: this is the input's own folder. Choose another folder, so that nothing is mixed up.")
     if private.resolve() == output.resolve() or output.resolve() in private.resolve().parents:
         raise MedProtectError(f"{private}: the private folder must not lie inside the shareable folder {output}. Choose another --private.")
@@ -96,6 +96,16 @@ def plan_destination(name: str, inputs: list[Path], output: Path, private: Path 
         if not INSTANCE.fullmatch(path.name):
             raise MedProtectError(f"{series}: it holds '{path.name}', which MedProtect did not write. Move it, or choose another folder.")
     return destination
+
+
+def _is_in_the_way(path: Path, folder: Path, name: str) -> bool:
+    """Whether an input, or the link that it is named by, lies in a folder itself, or in what a run for a case may sweep there."""
+    link = path.absolute()
+    for place in (path.resolve(), link.parent.resolve() / link.name):
+        child = next((part for part in (place, *place.parents) if part.parent == folder), None)
+        if child is not None and (child == place or child.name == f"{name}_{PROTECTED}" or STAGING.match(child.name)):
+            return True
+    return False
 
 
 def named_folder(path: Path) -> Path:

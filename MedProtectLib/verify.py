@@ -46,7 +46,7 @@ def verify_files(
     series: str | None = None,
     bound: float | None = None,
 ) -> Verification:
-    """Compare two files. With a record of the protected file its window, bound and regions are used, and checked.
+    """Compare two files. With a record of the protected file its window, bound, padding and regions are used, and checked.
 
     The record lies beside the file, or is among those of the release that the file lies in. ``bound`` is the largest change to
     allow in any case. For classification ``labels`` is None and the image's class given. ``series`` names one of several DICOM
@@ -61,6 +61,8 @@ def verify_files(
     _comparable(before, after, Path(protected))
     found = record_of(Path(protected))
     record = {} if found is None else found.content
+    if "padding" in record:
+        before = before.with_padding(*record["padding"])
     limits = [limit for limit in (bound, record.get("bound")) if limit is not None]
     notices = _notices(Path(protected), found, bool(limits))
     said = record.get("statistics", {})

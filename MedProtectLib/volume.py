@@ -149,6 +149,11 @@ class Volume:
             return self.with_array(parts[0].array)
         return self.with_array(np.stack([part.array for part in parts], axis=-1).astype(self.array.dtype, copy=False))
 
+    def with_padding(self, first: float, last: float) -> Volume:
+        """The same image with the first and the last of the stored values that stand for no picture, in all of its channels."""
+        kinds = tuple(replace(kind, padding_value=first, padding_limit=last) for kind in self.channel_types)
+        return replace(self, padding_value=first, padding_limit=last, channel_types=kinds)
+
     def in_units(self, stored: np.ndarray) -> np.ndarray:
         """Stored values as float64 in the image's own units."""
         return stored.astype(np.float64) * self.slope + self.intercept

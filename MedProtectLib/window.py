@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.levels import declared_padding, regions_of_parts
+from MedProtectLib.levels import in_declared_padding, regions_of_parts
 from MedProtectLib.regions import Regions, grown, within
 from MedProtectLib.volume import Volume
 
@@ -132,7 +132,7 @@ def _ct(volume: Volume, regions: Regions, reason: str, guessed: bool) -> Intensi
     labelled[within(regions.box, box)] = regions.labelled
     near = maximum_filter(labelled, tuple(2 * m + 1 for m in margin), mode="constant", cval=0) > 0
     stored = _intensities(volume, box)
-    pictured = near & ~declared_padding(volume, stored)
+    pictured = near & ~in_declared_padding(volume, stored)
     low, high = np.percentile(volume.in_units(stored[pictured if pictured.any() else near]), PERCENTILES)
     missing = max(0.0, CT_MINIMUM_WIDTH - (high - low))
     rule = f"{reason}: 0.5-99.5 percentiles in and {CT_REACH_MM:g} mm around the regions" + (", widened to 400 HU" if missing else "")

@@ -73,7 +73,7 @@ class Child:
             answer = json.loads("".join(self._output))
         except ValueError:
             answer = {}
-        if self._process.returncode == 0 and answer.get("ok"):
+        if answer.get("ok"):  # its last word: all was done, even where a Cancel hit it on its way out
             answer["messages"] = self._messages()
             return answer
         reason = answer.get("error") or (self._messages() or [_("it ended without a word")])[-1]

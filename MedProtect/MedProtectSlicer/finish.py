@@ -23,7 +23,7 @@ def fromMemory(protection: Protection, dtype: np.dtype) -> Finished:
 
     counts = protection.regions.on_grid(protection.counts, protection.volume.geometry.shape)
     return Finished(
-        voxels=_shown(protection.volume, dtype),
+        voxels=shown(protection.volume, dtype),
         change=_inUnits(counts, protection.step * abs(protection.volume.slope)),
         statistics=json.loads(json.dumps(protection.statistics.as_record())),
         unit=protection.window.unit,
@@ -42,7 +42,7 @@ def fromFiles(protected: Path, record: Path, private: Path, dtype: np.dtype, mes
     kept = json.loads((private / f"{name}_private_record.json").read_text(encoding="utf-8"))
     counts = read_volume(private / f"{name}_perturbation.nrrd").array
     return Finished(
-        voxels=_shown(volume, dtype),
+        voxels=shown(volume, dtype),
         change=_inUnits(counts, kept["level_step_stored"] * abs(volume.slope)),
         statistics=shared["statistics"],
         unit=kept["window"]["unit"],
@@ -51,7 +51,7 @@ def fromFiles(protected: Path, record: Path, private: Path, dtype: np.dtype, mes
     )
 
 
-def _shown(volume: Volume, dtype: np.dtype) -> np.ndarray:
+def shown(volume: Volume, dtype: np.dtype) -> np.ndarray:
     """The voxels as Slicer would show the file: with the file's scale applied, in the type of the original node."""
     if (volume.slope, volume.intercept) == (1.0, 0.0):
         return volume.array.astype(dtype, copy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedProtectSlicer.colours import Look, encode, paint
+from MedProtectSlicer.finish import shown
 from MedProtectSlicer.nodes import ijkToRAS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ATTRIBUTE = "MedProtect.Preview"
 
 @dataclass(frozen=True)
 class _Layers:
-    """What a slice view showed in the layers that the preview uses."""
+    """What a slice view shows, without the preview, in the layers that the preview uses."""
 
     foreground: str | None
     foregroundOpacity: float
@@ -51,7 +52,8 @@ class PreviewOverlay:
         """Show a slab of a volume, in place of an earlier one."""
         self._after = after
         self._looks = {name: looks.get(name, Look()) for name in slab.components or ()}
-        arrays = {"overlay": np.zeros(slab.original.geometry.shape, np.int16), "after": slab.protected.array}
+        protected = shown(slab.protected, slicer.util.arrayFromVolume(volumeNode).dtype)
+        arrays = {"overlay": np.zeros(slab.original.geometry.shape, np.int16), "after": protected}
         if slab.components is not None:
             values = dict(slab.components)
             largest = max(float(np.abs(v).max()) for v in values.values())
@@ -77,11 +79,11 @@ class PreviewOverlay:
             self._putIntoViews()
 
     def close(self) -> None:
-        """Leave views and scene as they were."""
+        """Leave views and scene as they were, but for layers that the person has chosen since."""
         for composite in _composites():
-            layers = self._before.get(composite.GetID())
-            if layers is None:
+            if composite.GetID() not in self._before:
                 continue
+            layers = self._remember(composite)
             present = {i for i in (layers.foreground, layers.label) if i and slicer.mrmlScene.GetNodeByID(i)}
             composite.SetForegroundVolumeID(layers.foreground if layers.foreground in present else None)
             composite.SetForegroundOpacity(layers.foregroundOpacity)
@@ -121,19 +123,27 @@ class PreviewOverlay:
 
     def _putIntoViews(self) -> None:
         for composite in _composites():
-            if composite.GetID() not in self._before:
-                self._before[composite.GetID()] = _Layers(
-                    composite.GetForegroundVolumeID(),
-                    composite.GetForegroundOpacity(),
-                    composite.GetLabelVolumeID(),
-                    composite.GetLabelOpacity(),
-                )
+            self._remember(composite)
             wasModified = composite.StartModify()
             composite.SetLabelVolumeID(self._nodes["overlay"].GetID())
             composite.SetLabelOpacity(1.0)
             composite.SetForegroundVolumeID(self._nodes["after"].GetID() if self._after else None)
             composite.SetForegroundOpacity(1.0 if self._after else 0.0)
             composite.EndModify(wasModified)
+
+    def _remember(self, composite: Any) -> _Layers:
+        """What a view showed before the preview, or what the person has put into it since."""
+        now = _Layers(
+            composite.GetForegroundVolumeID(), composite.GetForegroundOpacity(), composite.GetLabelVolumeID(), composite.GetLabelOpacity()
+        )
+        before = self._before.get(composite.GetID(), now)
+        ours = (None, *(node.GetID() for node in self._nodes.values()))
+        if now.foreground not in ours:
+            before = replace(before, foreground=now.foreground, foregroundOpacity=now.foregroundOpacity)
+        if now.label not in ours:
+            before = replace(before, label=now.label, labelOpacity=now.labelOpacity)
+        self._before[composite.GetID()] = before
+        return before
 
 
 def _composites() -> list[Any]:
@@ -172,14 +182,16 @@ def sliceIn(volumeNode: Any, sliceNode: Any) -> int | None:
 
 
 def viewAlong(volumeNode: Any) -> Any:
-    """The slice view that lies most nearly in the volume's own slices; None if there is no view."""
+    """The slice view of the layout that lies most nearly in the volume's own slices; one that is not shown where none is, None if
+    there is no view.
+    """
     axis = _acrossSlices(volumeNode)
     views = list(slicer.util.getNodesByClass("vtkMRMLSliceNode"))
 
-    def alignment(view: Any) -> float:
-        return abs(float(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2] @ axis))
+    def fitness(view: Any) -> tuple[bool, float]:
+        return view.IsMappedInLayout(), abs(float(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2] @ axis))
 
-    return max(views, key=alignment) if views else None
+    return max(views, key=fitness) if views else None
 
 
 def _acrossSlices(volumeNode: Any) -> np.ndarray:

@@ -116,12 +116,10 @@ class Previewer:
 
     def stop(self, sceneIsClosing: bool = False) -> None:
         """Show nothing any more and leave the scene as it was."""
-        self._wanted = self._working = self._shown = self._work = None
-        self._preview = self._previewOf = self._case = self._volumeNode = self._refused = None
         if sceneIsClosing:
             self.overlay.forget()
-        elif self.overlay.active:
-            self.overlay.close()
+        self.hide()
+        self._preview = self._previewOf = self._case = self._volumeNode = self._refused = None
 
     def _begin(self) -> None:
         if self._work is not None or self._wanted is None or self._case is None:

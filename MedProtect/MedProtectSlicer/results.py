@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedProtectSlicer.nodes import ORIGINAL, ijkToRAS
+from MedProtectSlicer.task import Cancelled
 
 VOXELS = "MedProtect.VoxelsSHA256"
 
@@ -60,19 +61,24 @@ def placeOf(volumeNode: Any) -> Place:
 
 
 def addToScene(volumeNode: Any, place: Place, finished: Finished) -> Generator[None, None, ProtectResult]:
-    """Make the nodes of a result, one at a time with a yield between them, where the volume was when it was protected."""
+    """Make the nodes of a result, with a yield between the large ones, where the volume was when it was protected; all of them or none."""
     name = volumeNode.GetName()
     result = ProtectResult(statistics=finished.statistics, unit=finished.unit, messages=finished.messages)
     display = _displayLike(volumeNode)
-    yield
-    result.volume = _volumeLike(volumeNode, _("{name} protected").format(name=name), finished.voxels, display, place)
-    result.volume.SetNodeReferenceID(ORIGINAL, volumeNode.GetID())
-    result.volume.SetAttribute(VOXELS, finished.voxels_sha256)
-    yield
+    try:
+        yield
+        result.volume = _volumeLike(volumeNode, _("{name} protected").format(name=name), finished.voxels, display, place)
+        result.volume.SetNodeReferenceID(ORIGINAL, volumeNode.GetID())
+        result.volume.SetAttribute(VOXELS, finished.voxels_sha256)
+        yield
+    except Cancelled:
+        for node in (result.volume, display):
+            if node is not None and node.GetScene() is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        raise
     display = _signedDisplay(volumeNode, finished.statistics["max_abs_change_units"])
     result.perturbation = _volumeLike(volumeNode, _("{name} perturbation").format(name=name), finished.change, display, place)
     result.perturbation.SetNodeReferenceID(ORIGINAL, volumeNode.GetID())
-    yield
     result.table = _statisticsTable(_("{name} statistics").format(name=name), finished)
     result.sliceTable = _sliceTable(_("{name} PSNR per slice").format(name=name), finished.statistics["per_slice_psnr_db"])
     result.plot = _plot(name, result.sliceTable)

@@ -23,7 +23,7 @@ class _Parser(ArgumentParser):
         raise UsageError(message)
 
 
-def _written(number: float) -> str:
+def written(number: float) -> str:
     """Every digit and no exponent: what begins with a minus and has one, argparse takes for an option."""
     return np.format_float_positional(float(number), trim="0")
 
@@ -63,7 +63,7 @@ class ProtectSettings:
         words = ["--method", self.method]
         words += self._options("profile", "bound", "target_psnr", "modality", "seed")
         if self.window is not None:
-            words += ["--window", *(_written(end) for end in self.window)]
+            words += ["--window", *(written(end) for end in self.window)]
         return words
 
     def auditArguments(self) -> list[str]:

@@ -14,6 +14,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.volume import LabelMap, Volume
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import SceneCase
+from MedProtectSlicer.settings import written
 
 LONGEST_NAME = 120  # bytes of UTF-8
 
@@ -22,16 +23,21 @@ LONGEST_NAME = 120  # bytes of UTF-8
 class Staged:
     """An image for the command line: a file, or a folder of DICOM files with the name of the series where it holds several.
 
-    ``modality`` is known where the file cannot say it: voxels of a DICOM series that were changed in the scene.
+    ``modality``, ``padding``, the first and the last such value, and ``photograph``, whether it is an 8-bit picture, are known where
+    the file cannot say them: voxels in another format, or those of a DICOM series that were changed in the scene.
     """
 
     path: Path
     series: str | None = None
     modality: str | None = None
+    padding: tuple[float, float] | None = None
+    photograph: bool = False
 
     def arguments(self) -> list[str]:
-        """How the command line is told."""
-        return [str(self.path), *([] if self.series is None else ["--series", self.series])]
+        """How the command line is told of the image, but for its modality, which may have been chosen otherwise."""
+        series = [] if self.series is None else ["--series", self.series]
+        padding = [] if self.padding is None else ["--padding", *map(written, self.padding)]
+        return [str(self.path), *series, *padding, *(["--photograph"] if self.photograph else [])]
 
 
 def stagedImage(case: SceneCase, folder: Path) -> Staged:
@@ -58,8 +64,8 @@ def imageIn(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> Staged:
                 _("'{name}' is not what its DICOM files hold: it was changed after loading. Choose another format.").format(name=name)
             )
         return staged
-    intact = case.file is not None and fileVolume(case) is not None
-    if intact and case.file is not None and fileFormat.value in (None, extension_of(case.file)):
+    stored = fileVolume(case)
+    if stored is not None and case.file is not None and fileFormat.value in (None, extension_of(case.file)):
         return Staged(case.file)
     if fileFormat is ExportFormat.ORIGINAL:
         raise MedProtectError(
@@ -67,7 +73,7 @@ def imageIn(case: SceneCase, folder: Path, fileFormat: ExportFormat) -> Staged:
                 name=name
             )
         )
-    return newImage(case, folder, fileFormat.value)
+    return newImage(case, folder, fileFormat.value, stored)
 
 
 def singleFile(case: SceneCase, folder: Path) -> Staged:
@@ -77,14 +83,16 @@ def singleFile(case: SceneCase, folder: Path) -> Staged:
     return newImage(case, folder, ".nrrd")
 
 
-def newImage(case: SceneCase, folder: Path, extension: str) -> Staged:
-    """The voxels and the grid of the node as a new file, named after the node."""
+def newImage(case: SceneCase, folder: Path, extension: str, stored: Volume | None = None) -> Staged:
+    """The voxels and the grid of the node as a new file, named after the node. ``stored``: the volume of its own file, if that is it."""
     from MedProtectLib.io import write_volume
+    from MedProtectLib.levels import declared_padding
 
     _checkFinite(case.volume)
     path = folder / f"{fileName(case.volume.name)}{extension}"
-    write_volume(case.volume, path)
-    return Staged(path, modality=_described(case).modality)
+    said = stored or _described(case)
+    write_volume(replace(case.volume, alpha=said.alpha), path)
+    return Staged(path, modality=said.modality, padding=declared_padding(said), photograph=said.photograph)
 
 
 def stagedSeries(case: SceneCase, folder: Path) -> Staged:
@@ -137,13 +145,12 @@ def fileVolume(case: SceneCase) -> Volume | None:
 def inMemory(case: SceneCase, quickly: bool = False) -> tuple[Volume, LabelMap]:
     """The case as the command line would read it from its files, without writing any that stay.
 
-    ``quickly`` spares reading the files where they can add nothing to what the node holds: a volume of whole numbers has neither
-    a scale nor the rules for pictures, and one slice of a DICOM series tells what the others repeat.
+    ``quickly`` spares reading the files where they can add nothing to what the node holds (:func:`_isAsStored`).
     """
     from tempfile import TemporaryDirectory
 
     _checkFinite(case.volume)
-    if quickly and case.volume.array.dtype.kind in "iu" and case.volume.geometry.dimension == 3:
+    if quickly and _isAsStored(case):
         return _described(case), case.labels
     with TemporaryDirectory(prefix="MedProtect-") as folder:
         _series, stored = _intactSeries(case, Path(folder))
@@ -174,9 +181,9 @@ def wholeImage(path: Path) -> Path:
 
 
 def fileName(name: str) -> str:
-    """A node's name as a file name that every system takes, short enough for what is added to it."""
+    """A node's name as a file name that every system takes, short enough for what is added to it, and that makes no ``.seg.nrrd``."""
     safe = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name).strip(" .").encode()[:LONGEST_NAME].decode(errors="ignore")
-    return safe.strip(" .") or "volume"
+    return re.sub(r"(?i)\.(seg)$", r"_\1", safe.strip(" .")) or "volume"
 
 
 def _intactSeries(case: SceneCase, folder: Path) -> tuple[Staged | None, Volume | None]:
@@ -210,17 +217,37 @@ def _sameAs(case: SceneCase, staged: Staged) -> Volume | None:
     return stored if np.allclose(stored.in_units(stored.array), shown.array, rtol=1e-5, atol=abs(stored.slope) * 1e-2) else None
 
 
-def _described(case: SceneCase) -> Volume:
-    """The node's voxels with what the first file of their DICOM series says of all: modality and padding value."""
-    if not case.series:
-        return case.volume
+def _isAsStored(case: SceneCase) -> bool:
+    """Whether a node holds what its files store, up to an offset: a volume of whole numbers has neither a scale nor the rules for
+    pictures. A DICOM series may have a scale all the same, MetaImage says the modality, channels may be images of their own.
+    """
+    from MedProtectLib.io.names import extension_of
+    from MedProtectLib.io.volumes import READERS
+
+    if case.volume.array.dtype.kind not in "iu" or case.volume.array.ndim != 3 or case.volume.geometry.dimension != 3:
+        return False
+    if case.file is not None and READERS[extension_of(case.file)] not in ("nrrd", "nifti"):
+        return False
+    first = _firstOf(case.series)
+    return first is None or first.slope == 1.0
+
+
+def _firstOf(series: tuple[Path, ...]) -> Volume | None:
+    """The first file of a DICOM series, which tells what the others repeat; None where there is none."""
+    if not series:
+        return None
     from MedProtectLib.io.dicom import read_series
     from MedProtectLib.io.dicom.series import inventory
 
-    found = inventory(case.series[:1]).series
-    if not found:
+    found = inventory(series[:1]).series
+    return read_series(found[0]) if found else None
+
+
+def _described(case: SceneCase) -> Volume:
+    """The node's voxels with what their DICOM series says of all: modality, padding, and whether they are an 8-bit picture."""
+    one = _firstOf(case.series)
+    if one is None:
         return case.volume
-    one = read_series(found[0])
 
     def shown(stored: float | None) -> float | None:
         return None if stored is None else float(one.in_units(np.array(stored)))
@@ -228,7 +255,7 @@ def _described(case: SceneCase) -> Volume:
     return replace(
         case.volume,
         modality=one.modality,
-        photograph=one.photograph,
+        photograph=one.photograph and case.volume.array.dtype == np.uint8,
         padding_value=shown(one.padding_value),
         padding_limit=shown(one.padding_limit),
     )

@@ -29,7 +29,9 @@ class Cancelled(Exception):
 
 
 class Waitable(Protocol):
-    """Something that goes on elsewhere. ``result`` gives its outcome or raises what went wrong."""
+    """Something that goes on elsewhere. ``result`` gives its outcome or raises what went wrong; it may have been done already when it
+    was cancelled.
+    """
 
     def done(self) -> bool: ...
 
@@ -47,6 +49,7 @@ class Work:
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._value: Any = None
         self._error: BaseException | None = None
+        self._dropped = False
         self._thread = threading.Thread(target=self._run, args=(function, arguments), daemon=True)
         self._thread.start()
 
@@ -61,12 +64,15 @@ class Work:
 
     def result(self) -> Any:
         self._thread.join()
+        if self._dropped:
+            raise Cancelled
         if self._error is not None:
             raise self._error
         return self._value
 
     def cancel(self) -> None:
         """A thread cannot be ended from outside: its outcome is dropped when it comes."""
+        self._dropped = True
 
 
 class Task:
@@ -89,7 +95,7 @@ class Task:
         return isinstance(self._waiting, Work) and not self.finished
 
     def cancel(self) -> None:
-        """Ask the job to end; it is over when ``finished``."""
+        """Ask the job to end; it is over when ``finished``. What it was waiting for may have been done, and be its value then."""
         self.cancelled = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -99,25 +105,24 @@ class Task:
         if self.finished or (self._waiting is not None and not self._waiting.done()):
             return self.finished
         try:
-            if self.cancelled:
-                self._story.throw(Cancelled())
-            elif self._waiting is None:
-                self._waiting = next(self._story)
-            else:
-                self._resume(self._waiting)
+            self._waiting = self._resumed()
+            if self.cancelled and self._waiting is not None:
+                self._waiting.cancel()
         except StopIteration as stop:
             self.finished, self.value = True, stop.value
         except Exception as error:
             self.finished, self.error = True, error
         return self.finished
 
-    def _resume(self, waited: Waitable) -> None:
+    def _resumed(self) -> Waitable | None:
+        """Let the story go on until it waits again."""
+        if self._waiting is None:
+            return self._story.throw(Cancelled()) if self.cancelled else next(self._story)
         try:
-            value = waited.result()
+            value = self._waiting.result()
         except Exception as error:
-            self._waiting = self._story.throw(error)
-        else:
-            self._waiting = self._story.send(value)
+            return self._story.throw(Cancelled() if self.cancelled else error)
+        return self._story.send(value)
 
     def run(self) -> Any:
         """Wait for the end; the value, or the error raised."""

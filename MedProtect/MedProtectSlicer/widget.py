@@ -63,7 +63,7 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._chosen: list[str] = []
         self._lookedAt = 0.0
         self._followed: Any = None
-        self._observedLabels: Any = None
+        self._labelEvents: list[tuple[Any, Any]] = []
         self._auditReport = ""
         self._updating = False
         VTKObservationMixin.__init__(self)
@@ -244,21 +244,14 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Segments
 
     def _observeLabels(self, node: Any) -> None:
-        if node is self._observedLabels:
+        events = _eventsOf(node)
+        if events == self._labelEvents:
             return
-        if self._observedLabels is not None:
-            for source, event in self._labelEvents(self._observedLabels):
-                self.removeObserver(source, event, self._onParametersChanged)
-        self._observedLabels = node
-        if node is not None:
-            for source, event in self._labelEvents(node):
-                self.addObserver(source, event, self._onParametersChanged)
-
-    def _labelEvents(self, node: Any) -> list[tuple[Any, Any]]:
-        if not node.IsA("vtkMRMLSegmentationNode"):
-            return [(node, node.ImageDataModifiedEvent)]
-        kinds = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
-        return [(node.GetSegmentation(), getattr(slicer.vtkSegmentation, kind)) for kind in kinds]
+        for source, event in self._labelEvents:
+            self.removeObserver(source, event, self._onParametersChanged)
+        self._labelEvents = events
+        for source, event in events:
+            self.addObserver(source, event, self._onParametersChanged)
 
     def _listSegments(self) -> None:
         try:
@@ -551,6 +544,17 @@ class MedProtectWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onSceneEndClose(self, caller: Any, event: Any) -> None:
         self._initializeParameterNode()
+
+
+def _eventsOf(node: Any) -> list[tuple[Any, Any]]:
+    """What tells that the labels of a node have changed; a sequence puts another segmentation into its node for every frame."""
+    if node is None:
+        return []
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return [(node, node.ImageDataModifiedEvent)]
+    kinds = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
+    within = [(node.GetSegmentation(), getattr(slicer.vtkSegmentation, kind)) for kind in kinds]
+    return [(node, node.SegmentationChangedEvent), *within]
 
 
 def _firstListed(className: str) -> Any:

@@ -50,6 +50,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_key(parser)
     add_method_settings(parser)
     add_intensity(parser)
+    parser.add_argument(
+        "--padding",
+        nargs=2,
+        type=fraction,
+        default=None,
+        metavar=("FIRST", "LAST"),
+        help="first and last stored value that hold no picture (default: as a DICOM header declares, else found)",
+    )
+    parser.add_argument(
+        "--photograph", action="store_true", help="an 8-bit picture, whose window is 0-255 (default: PNG, TIFF and such DICOM pictures)"
+    )
     add_common(parser)
 
 
@@ -66,6 +77,8 @@ def run(arguments: Namespace) -> int:
         image_class=arguments.image_class,
         series=arguments.series,
         private=arguments.private,
+        padding=arguments.padding,
+        photograph=arguments.photograph,
         key=None if arguments.key is None else key_of(arguments),
         overwrite=arguments.overwrite,
         report=progress_of(arguments),

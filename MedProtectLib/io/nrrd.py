@@ -115,6 +115,7 @@ def new_source(volume: Volume, extension: str) -> NrrdSource:
     """A header with nothing but type and grid, for a volume (k, j, i[, c]) that was not read from a file."""
     used, channels = volume.geometry.dimension, volume.array.shape[3:]
     matrix = volume.geometry.index_to_physical()
+    kind = "RGBA-color" if volume.alpha == 3 else "vector"
     directions = ["none"] * len(channels) + [_vector(matrix[:used, axis]) for axis in range(used)]
     text = (
         "NRRD0004\n"
@@ -123,7 +124,7 @@ def new_source(volume: Volume, extension: str) -> NrrdSource:
         f"{'space: left-posterior-superior' if used == 3 else 'space dimension: 2'}\n"
         f"sizes: {' '.join(map(str, (*channels, *volume.geometry.size[:used])))}\n"
         f"space directions: {' '.join(directions)}\n"
-        f"kinds: {' '.join(['vector'] * len(channels) + ['domain'] * used)}\n"
+        f"kinds: {' '.join([kind] * len(channels) + ['domain'] * used)}\n"
         "endian: little\n"
         "encoding: gzip\n"
         f"space origin: {_vector(matrix[:used, 3])}\n"

@@ -105,6 +105,41 @@ def test_verify_accepts_the_result_and_refuses_spoiled_ones(run: Run, case: tupl
     assert "since the record was written" in err
 
 
+def test_declared_padding_is_not_touched_and_verify_knows_it(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two voxels in a hundred lie on the floor, which would else be taken for the padding."""
+    image, labels = case
+    array = sitk.GetArrayFromImage(sitk.ReadImage(image))
+    array[4:7, 8:16, 8:16] = -31
+    array[:, ::7, ::7] = -60
+    sitk.WriteImage(sitk.GetImageFromArray(array), image)
+    command = ("protect", image, "--labels", labels, "--output", tmp_path / "out", "--bound", "8/255")
+    assert run(*command, "--padding", "-32", "-30")[0] == 0
+    protected = tmp_path / "out" / "mr_protected.nrrd"
+    after = read_volume(protected).array
+    assert np.array_equal(after == -31, array == -31)
+    assert (after[array == -60] != -60).any()
+    assert json.loads((tmp_path / "out" / "mr_record.json").read_text())["padding"] == [-32, -30]
+    assert json.loads((tmp_path / "out_private" / "mr_private_record.json").read_text())["padding"] == [-32, -30]
+    assert run("verify", image, protected, "--labels", labels)[0] == 0
+    record = tmp_path / "out" / "mr_record.json"
+    record.write_text(record.read_text().replace('"padding"', '"else"'))
+    assert "outside" in run("verify", image, protected, "--labels", labels)[2]
+    record.write_text(json.dumps({"padding": [0, "a"]}))
+    assert "the record is damaged" in run("verify", image, protected, "--labels", labels)[2]
+    assert run(*command, "--overwrite")[0] == 0
+    assert (read_volume(protected).array[array == -31] != -31).any(), "nobody can tell that it is padding"
+
+
+def test_a_picture_in_a_format_of_volumes(run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    image, labels = case
+    command = ("protect", image, "--labels", labels, "--output", tmp_path / "out", "--photograph", "--json")
+    code, _, err = run(*command)
+    assert_one_line(code, err, 1)
+    assert "--photograph is for 8-bit pictures, and this is stored as int16" in err
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(image) / 4, sitk.sitkUInt8), image)
+    assert json.loads(run(*command)[1])["statistics"]["window"] == [0, 255]
+
+
 def test_methods_lists_umed(run: Run) -> None:
     code, out, _ = run("methods", "--json")
     assert code == 0
@@ -244,6 +279,8 @@ BAD_OPTIONS = (
     ("--window", "-1e300", "1e300"),
     ("--method", "weave", "--set", "period=7.9"),
     ("--modality", "PET/CT"),
+    ("--padding", "0"),
+    ("--padding", "nan", "0"),
     ("--seed", "-1"),
     ("--progress", "loud"),
     ("--nosuch",),
@@ -555,6 +592,51 @@ def test_a_data_file_in_the_output_folder_is_an_input_too(run: Run, tmp_path: Pa
     assert "input's own folder" in err
     assert (tmp_path / "raw" / "ct_protected.raw").stat().st_size == image.nbytes
     assert run(*arguments, "--output", tmp_path / "out")[0] == 0
+
+
+PLACES = {
+    "labels' data file": "mr_protected.raw",
+    "labels' data file in an earlier series": "mr_protected/0001.dcm",
+    "labels' data file in what a run left": f".mr.{this_writer().host}-999999-1.staging/labels.raw",
+    "a link to the labels": "mr_protected.nrrd",
+    "a channel's data file": "two_protected_0001.raw",
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_no_run_removes_what_it_was_given(kind: str, run: Run, case: tuple[Path, Path], tmp_path: Path) -> None:
+    """All of these places are swept, or replaced, by a run whose case has no record."""
+    image, labels = case
+    out = tmp_path / "in" / "out"
+    place = out / PLACES[kind]
+    place.parent.mkdir(parents=True)
+    if kind.startswith("a link"):
+        place.symlink_to(labels)
+        labels = place
+    elif kind.startswith("labels"):
+        labels = labels.with_suffix(".mhd")
+        _split(case[1], labels, place)
+    else:
+        for number in range(2):
+            _split(image, image.with_name(f"two_000{number}.mhd"), place if number else image.with_name("two_0000.raw"))
+        image = image.with_name("two.mhd")
+    content = place.read_bytes()
+    for more in ((), ("--private", tmp_path / "own")):
+        code, _, err = run("protect", image, "--labels", labels, "--output", out, *more)
+        assert_one_line(code, err, 1)
+        assert "input's own folder" in err
+    code, _, err = run("protect", image, "--labels", labels, "--output", tmp_path / "share", "--private", out)
+    assert_one_line(code, err, 1)
+    assert place.read_bytes() == content
+    assert run("protect", image, "--labels", labels, "--output", tmp_path / "share")[0] == 0
+
+
+def _split(file: Path, header: Path, data: Path) -> None:
+    """Write an image anew as a MetaImage header and a data file elsewhere."""
+    sitk.WriteImage(sitk.ReadImage(file), header)
+    raw = header.with_suffix(".raw")
+    header.write_text(header.read_text().replace(raw.name, data.relative_to(header.parent).as_posix()))
+    raw.rename(data)
 
 
 @pytest.mark.parametrize(("bound", "expected"), [("1e99999999", 2), ("1E-99999", 2), ("1/49", 0)])

@@ -22,11 +22,13 @@ from MedProtectSlicer import dicom, logic
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.logic import makePreview
 from MedProtectSlicer.nodes import RAS_TO_LPS, caseOf
+from MedProtectSlicer.overlay import PreviewOverlay
 from MedProtectSlicer.settings import ProtectSettings
 from MedProtectSlicer.staging import imageIn, stagedLabels, stagedSeries
 
 SHAPE = (10, 40, 48)
 OFFSET = -1024
+PADDING = 82
 
 
 class Database:
@@ -198,6 +200,27 @@ def test_a_picture_stays_one_file(database, tmp_path):
     assert imageIn(caseOf(volume, labels), tmp_path, ExportFormat.DICOM).arguments() == [str(path)]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_keeps_its_window_in_other_formats(a_logic, database, tmp_path, channels):
+    from pydicom import dcmread
+
+    array, inside = soft_tissue()
+    grey = np.clip(array[5] + 120, 20, 200).astype(np.uint8)
+    path = save(image(grey if channels == 1 else np.dstack([grey, grey, grey // 2]), "US", 0), tmp_path / "ultrasound" / "IMG0")
+    database.files[str(dcmread(path).SOPInstanceUID)] = str(path)
+    stored = read_volume(path)
+    kind = "vtkMRMLScalarVolumeNode" if channels == 1 else "vtkMRMLVectorVolumeNode"
+    volume = slicer.util.addVolumeFromArray(stored.array, name="ultrasound", nodeClassName=kind)
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ stored.geometry.index_to_physical()))
+    volume.SetAttribute(dicom.INSTANCES, str(dcmread(path).SOPInstanceUID))
+    labels = slicer.util.addVolumeFromArray(inside[5:6].astype(np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="lesion")
+    labels.CopyOrientation(volume)
+    slab = a_logic.preview(volume, labels).slab(0)
+    for form in (ExportFormat.DICOM, ExportFormat.NRRD, *([ExportFormat.NIFTI] if channels == 1 else [])):
+        made = a_logic.exportTask(volume, labels, tmp_path / form.name, tmp_path / f"{form.name} own", fileFormat=form).run()
+        assert np.array_equal(read_volume(made["protected"]).array, slab.protected.array)
+
+
 def test_fitting_takes_dicom_volumes_with_their_modality(a_series, tmp_path):
     volume, segmentation, _folder = a_series
     manifest, modality = logic._manifest([caseOf(volume, segmentation)], tmp_path)
@@ -207,6 +230,58 @@ def test_fitting_takes_dicom_volumes_with_their_modality(a_series, tmp_path):
     assert np.array_equal(stored.array, slicer.util.arrayFromVolume(volume))
     assert ProtectSettings().knowing(modality).arguments() == ["--method", "umed", "--modality", "CT"]
     assert ProtectSettings(modality="MR").knowing(modality).modality == "MR"
+
+
+def test_padding_above_the_floor_holds_in_every_format(a_logic, database, tmp_path):
+    """Preview, Apply, the DICOM series and the formats that cannot declare padding make the same voxels."""
+    array = np.minimum(soft_tissue()[0], PADDING - 2)
+    array[:, 16:20, 20:24] = PADDING
+    array[:, 24, 24] = PADDING - 1
+
+    def edit(dataset, number) -> None:
+        rescaled(dataset, number)
+        dataset.add_new("PixelPaddingValue", "US", PADDING - OFFSET)
+        dataset.add_new("PixelPaddingRangeLimit", "US", PADDING - 1 - OFFSET)
+
+    volume = load(database, series(tmp_path / "padded", (array - OFFSET).astype(np.uint16), edit=edit))
+    segmentation = segmented(volume)
+    made = {}
+    for kind in (ExportFormat.DICOM, ExportFormat.NRRD, ExportFormat.NIFTI):
+        answer = a_logic.exportTask(volume, segmentation, tmp_path / kind.name, tmp_path / f"{kind.name} own", fileFormat=kind).run()
+        stored = read_volume(answer["protected"])
+        made[kind] = stored.in_units(stored.array)
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    held = array >= PADDING - 1
+    assert held.sum() == 17 * SHAPE[0]
+    assert np.array_equal(applied[held], array[held])
+    assert not (applied[~held] >= PADDING - 1).any()
+    for voxels in made.values():
+        assert np.array_equal(voxels, applied)
+    slab = makePreview(caseOf(volume, segmentation), ProtectSettings()).slab(5)
+    assert np.array_equal(slab.protected.array, applied[slab.slices])
+    slicer.util.arrayFromVolume(volume)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(volume)
+    changed = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    assert np.array_equal(changed[held], array[held]), "also where the volume is not its series any more"
+
+
+@pytest.mark.parametrize("slope", [2, -1])
+def test_the_preview_has_the_levels_of_the_series(a_logic, database, tmp_path, slope):
+    """Slicer shows whole numbers where slope and intercept are whole; what is stored has levels of the slope."""
+
+    def edit(dataset, number) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, OFFSET
+
+    array, _inside = soft_tissue()
+    volume = load(database, series(tmp_path / "scaled", ((array - OFFSET) // slope).astype(np.int16), edit=edit))
+    volume.CreateDefaultDisplayNodes()
+    segmentation = segmented(volume)
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation, bound=3.5 / 255).run().volume)
+    slab = a_logic.preview(volume, segmentation, bound=3.5 / 255).slab(5)
+    overlay = PreviewOverlay()
+    overlay.show(volume, slab, {}, after=True)
+    assert np.array_equal(slicer.util.arrayFromVolume(overlay._nodes["after"]), applied[slab.slices])
+    overlay.close()
 
 
 def dicom_item(widget):

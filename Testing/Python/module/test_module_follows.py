@@ -154,3 +154,12 @@ def test_a_long_name_is_cut_for_the_files(a_logic, a_phantom, tmp_path):
     assert answer["statistics"]["changed_voxels"] > 0
     assert len(fileName("x" * 300)) == LONGEST_NAME
     assert fileName("a/b ") == "a_b"
+
+
+def test_a_volume_that_is_called_like_a_segmentation(a_logic, a_phantom, tmp_path):
+    """It is exported as an image, and not mixed up with the file of its labels."""
+    volume, segmentation = a_phantom
+    volume.SetName("liver.SEG")
+    segmentation.SetName("liver")
+    answer = a_logic.exportTask(volume, segmentation, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
+    assert answer["protected"] == str(tmp_path / "s" / "liver_SEG_protected.nrrd")

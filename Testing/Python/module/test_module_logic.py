@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
+import struct
 import subprocess
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from slicer_harness.require import of_stand_ins, require_harness
 
@@ -22,10 +25,13 @@ import slicer
 import MedProtectLib
 from MedProtectLib import MedProtectError, read_labels, read_volume
 from MedProtectLib.io.resample import on_grid_of
+from MedProtectSlicer import logic
 from MedProtectSlicer.child import pythonExecutable
 from MedProtectSlicer.formats import ExportFormat
 from MedProtectSlicer.nodes import caseOf as case_of
 from MedProtectSlicer.nodes import segmentsOf, volumeOf
+from MedProtectSlicer.overlay import PreviewOverlay
+from MedProtectSlicer.task import Cancelled
 from MedProtectSlicer.words import inModuleWords
 from slicer_harness.fixtures import SAMPLE, a_transform, load_segmentation, load_volume, node_ids, segment_id, surfaces_only
 
@@ -396,6 +402,18 @@ def test_a_result_lies_where_the_volume_was_when_it_was_protected(a_logic, a_pha
         assert node.GetTransformNodeID() == transform.GetID()
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_cancel_while_the_result_comes_into_the_scene_leaves_nothing(a_logic, a_phantom, steps):
+    task, nodes, seen = a_logic.protectTask(*a_phantom), node_ids(), 0
+    while seen < steps:
+        before = node_ids()
+        assert not task.advance()
+        seen += node_ids() != before
+    task.stop()
+    assert isinstance(task.error, Cancelled)
+    assert node_ids() == nodes
+
+
 def test_voxels_that_are_no_numbers_are_told_under_the_name_of_the_volume(a_logic, a_phantom, tmp_path):
     volume, segmentation = a_phantom
     array = slicer.util.arrayFromVolume(volume).astype(np.float32)
@@ -409,6 +427,57 @@ def test_voxels_that_are_no_numbers_are_told_under_the_name_of_the_volume(a_logi
     ):
         with pytest.raises(MedProtectError, match=r"^'Phantom': 2 voxels are infinite or not a number\. Replace them first"):
             start()
+
+
+def says_ct(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"ElementType", b"Modality = MET_MOD_CT\nElementType", 1))
+
+
+def has_a_scale(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[112:120] = struct.pack("<2f", 0.5, 10.0)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "edit"), [("ct.mha", says_ct), ("mr.nii", has_a_scale)])
+def test_preview_apply_and_export_agree_on_a_file_that_says_more(a_logic, a_phantom, tmp_path, name, edit):
+    phantom, segmentation = a_phantom
+    geometry = volumeOf(phantom).geometry
+    image = sitk.GetImageFromArray(np.maximum(slicer.util.arrayFromVolume(phantom), -100))
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    sitk.WriteImage(image, tmp_path / name)
+    edit(tmp_path / name)
+    volume = load_volume(tmp_path / name, "loaded")
+    applied = slicer.util.arrayFromVolume(a_logic.protectTask(volume, segmentation).run().volume)
+    overlay, slab = PreviewOverlay(), a_logic.preview(volume, segmentation).slab(6)
+    overlay.show(volume, slab, {}, after=True)
+    assert np.array_equal(slicer.util.arrayFromVolume(overlay._nodes["after"]), applied[slab.slices])
+    assert (applied != slicer.util.arrayFromVolume(volume)).any()
+    overlay.close()
+    made = a_logic.exportTask(volume, segmentation, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
+    assert np.array_equal(read_volume(made["protected"]).array, applied)
+
+
+def test_transparency_is_no_intensity_in_any_format(a_logic, a_scene, tmp_path, monkeypatch):
+    """MRML itself reads no PNG here, so the file is named by hand."""
+    rng = np.random.default_rng(0)
+    picture = np.dstack([rng.integers(20, 200, (40, 48, 3)), rng.integers(1, 250, (40, 48, 1))]).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(picture, isVector=True), tmp_path / "rgba.png")
+    stored = read_volume(tmp_path / "rgba.png")
+    volume = slicer.util.addVolumeFromArray(stored.array, name="rgba", nodeClassName="vtkMRMLVectorVolumeNode")
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(RAS_TO_LPS @ stored.geometry.index_to_physical()))
+    monkeypatch.setattr(logic, "caseOf", lambda *nodes: replace(case_of(*nodes), file=tmp_path / "rgba.png"))
+    inside = np.zeros((1, 40, 48), np.uint8)
+    inside[0, 10:30, 10:40] = 1
+    labels = slicer.util.addVolumeFromArray(inside, nodeClassName="vtkMRMLLabelMapVolumeNode", name="lesion")
+    labels.CopyOrientation(volume)
+    slab = a_logic.preview(volume, labels).slab(0)
+    made = a_logic.exportTask(volume, labels, tmp_path / "s", tmp_path / "p", fileFormat=ExportFormat.NRRD).run()
+    protected = read_volume(made["protected"]).array
+    assert np.array_equal(protected, slab.protected.array)
+    assert np.array_equal(protected[..., 3], slicer.util.arrayFromVolume(volume)[..., 3])
 
 
 def test_profile_of_ones_own_and_strength(a_logic, a_phantom):

@@ -314,6 +314,21 @@ def test_segments_are_all_chosen_until_unchecked(a_widget):
     assert ui.segmentsList.count == 1
 
 
+def test_another_segmentation_in_the_same_node_is_followed(a_widget):
+    """A sequence of segmentations does so with every frame."""
+    ui, node = a_widget.ui, a_widget.parameters.labels
+    before, frame = node.GetSegmentation(), slicer.vtkSegmentation()
+    frame.DeepCopy(before)
+    frame.GetNthSegment(0).SetName("next frame")
+    node.SetAndObserveSegmentation(frame)
+    assert ui.segmentsList.item(0).text() == "next frame"
+    frame.GetNthSegment(0).SetName("edited")
+    assert ui.segmentsList.item(0).text() == "edited"
+    assert before not in [source for source, *_how in a_widget.Observations]
+    a_widget.parameters.labels = None
+    assert frame not in [source for source, *_how in a_widget.Observations]
+
+
 def test_preview_shows_the_current_slice_and_leaves_no_trace(a_widget):
     nodes, shown = node_ids(), layers()
     preview(a_widget)
@@ -398,6 +413,34 @@ def test_leaving_the_module_ends_the_preview(a_widget):
     assert (layers(), node_ids()) == (shown, nodes)
 
 
+@pytest.mark.parametrize("scrolled", [True, False])
+def test_layers_that_were_chosen_during_a_preview_stay(a_widget, scrolled):
+    before, second, third = (slicer.util.addVolumeFromArray(np.ones((20, 40, 48), np.int16), name=name) for name in ("a", "b", "c"))
+    labels = slicer.util.addVolumeFromArray(np.ones((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode", name="labels")
+    for composite in composites():
+        composite.SetForegroundVolumeID(before.GetID())
+        composite.SetForegroundOpacity(0.5)
+    preview(a_widget)
+    one, other, last = composites()
+    one.SetForegroundVolumeID(second.GetID())
+    one.SetForegroundOpacity(0.25)
+    one.SetBackgroundVolumeID(third.GetID())
+    other.SetLabelVolumeID(labels.GetID())
+    other.SetLabelOpacity(0.75)
+    if scrolled:
+        red().SetSliceOffset(3.0 * (MIDDLE + 1))
+        wait(lambda: not a_widget.previewer.busy)
+        assert other.GetLabelVolumeID() == a_widget.previewer.overlay._nodes["overlay"].GetID()
+    a_widget.ui.previewButton.click()
+    background = a_widget.parameters.volume.GetID()
+    assert layers() == [
+        (third.GetID(), second.GetID(), 0.25, None, one.GetLabelOpacity()),
+        (background, before.GetID(), 0.5, labels.GetID(), 0.75),
+        (background, before.GetID(), 0.5, None, last.GetLabelOpacity()),
+    ]
+    assert preview_nodes() == []
+
+
 @pytest.mark.parametrize("kind", ["mrml", "mrb"])
 @pytest.mark.parametrize("on", [True, False])
 def test_what_a_saved_scene_has_of_the_preview(a_widget, tmp_path, kind, on):
@@ -436,6 +479,25 @@ def test_the_preview_follows_the_view_along_a_turned_volume(a_widget):
     a_widget.ui.previewButton.click()
     wait(lambda: not a_widget.previewer.busy)
     assert a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE}\n")
+
+
+def test_the_preview_follows_no_view_that_the_layout_does_not_show(a_widget):
+    volume = a_widget.parameters.volume
+    yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+    mapped = [node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.IsMappedInLayout()]
+    preview(a_widget)
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetMappedInLayout(node is yellow)
+    yellow.SetOrientation("Axial")
+    assert viewAlong(volume) is yellow
+    yellow.SetSliceOffset(3.0 * (MIDDLE + 1))
+    red().SetSliceOffset(3.0 * (MIDDLE - 1))
+    wait(lambda: a_widget.ui.previewStatisticsLabel.text.startswith(f"Slice {MIDDLE + 1}\n"))
+    yellow.SetOrientation("Sagittal")
+    assert viewAlong(volume) is yellow
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetMappedInLayout(node in mapped)
+    assert viewAlong(volume) is red()
 
 
 def test_preview_and_apply_on_surfaces(a_widget, monkeypatch):
@@ -509,6 +571,36 @@ def test_a_child_that_will_not_end_is_killed(a_widget, stuck_child, monkeypatch)
     finish(a_widget)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+ANSWER = 'print(\'{"ok": true, "protected": "here.nrrd", "private": "own"}\', flush=True)'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: ({ANSWER}, sys.exit()))\n{STUCK}",
+        f"{ANSWER}\n{STUCK}",
+    ],
+    ids=["done before the signal", "on its way out"],
+)
+def test_cancelling_what_was_done_already(a_widget, stuck_child, tmp_path, script):
+    """Files that were written are told of; what lies in the folder of the job alone goes with it."""
+    nodes = node_ids()
+    stuck_child.write_text(script)
+    ui = a_widget.ui
+    ui.exportFolderPath.currentPath, ui.privateFolderPath.currentPath = str(tmp_path / "share"), str(tmp_path / "own")
+    for button, said in (
+        (ui.exportButton, "Written: here.nrrd. Keep own to yourself."),
+        (ui.applyButton, "Cancelled. Nothing was kept."),
+    ):
+        button.click()
+        task = a_widget.task
+        wait(lambda task=task: isinstance(task._waiting, child.Child) and task._waiting._lines)
+        ui.cancelButton.click()
+        assert finish(a_widget) == said
+    assert node_ids() == nodes
 
 
 def test_a_failing_job_says_why_and_keeps_nothing(a_widget):
