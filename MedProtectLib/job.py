@@ -138,7 +138,7 @@ def protect_file(
 
 def _as_photograph(volume: Volume) -> Volume:
     if volume.array.dtype != np.uint8:
-        raise MedProtectError(f"{volume.name}: --photograph is for 8-bit pictures, and this is stored as {volume.array.dtype}.")
+        raise MedProtectError(f"{volume.name}: this is stored as {volume.array.dtype}, and a photograph has 8 bits. Leave that option out.")
     kinds = tuple(replace(kind, photograph=True) for kind in volume.channel_types)
     return replace(volume, photograph=True, channel_types=kinds)
 

@@ -135,7 +135,7 @@ def test_a_picture_in_a_format_of_volumes(run: Run, case: tuple[Path, Path], tmp
     command = ("protect", image, "--labels", labels, "--output", tmp_path / "out", "--photograph", "--json")
     code, _, err = run(*command)
     assert_one_line(code, err, 1)
-    assert "--photograph is for 8-bit pictures, and this is stored as int16" in err
+    assert "stored as int16, and a photograph has 8 bits" in err
     sitk.WriteImage(sitk.Cast(sitk.ReadImage(image) / 4, sitk.sitkUInt8), image)
     assert json.loads(run(*command)[1])["statistics"]["window"] == [0, 255]
 
