@@ -126,7 +126,8 @@ class Roots:
         """Refuse roots that would mix up input, shareable and private files.
 
         Raises:
-            MedProtectError: one root lies in another or in the dataset, or the dataset in one of them; one is a file.
+            MedProtectError: one root lies in another or in the dataset, or the dataset in one of them, or a root in
+                another release; one is a file.
         """
         source = (dataset if dataset.is_dir() else dataset.parent).resolve()
         output, private = self.output.resolve(), self.private.resolve()
@@ -138,8 +139,17 @@ class Roots:
         for root in (output, private):
             if (dataset.is_dir() and _within(root, source)) or _within(source, root):
                 raise MedProtectError(f"{root}: this folder and the dataset must not lie in each other. Choose another folder.")
+            above = root.parents if root == output else (root, *root.parents)
+            if (release := next(filter(_is_release, above), None)) is not None:
+                raise MedProtectError(
+                    f"{root}: this folder would lie in the release {release} and be handed out with it. Choose another folder."
+                )
             if root.exists() and not root.is_dir():
                 raise MedProtectError(f"{root}: this is a file, not a folder. Choose another folder.")
+
+
+def _is_release(folder: Path) -> bool:
+    return (folder / RECORDS).exists() or (folder / SUMMARY).exists()
 
 
 def _within(path: Path, folder: Path) -> bool:
