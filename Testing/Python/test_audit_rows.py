@@ -455,7 +455,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     data = nodules()
     plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["noise"], ["unet"], ["none"], [0], steps=1)
     for share in (0.02, 0.99):
-        with pytest.raises(UsageError, match=f"share {share}: that protects . of 4 training cases"):
+        with pytest.raises(UsageError, match=f"share {share}: that protects . of 4 labelled training cases"):
             replace(plan, shares=[share]).check()
     bare = [replace(case, target=np.zeros_like(case.target)) for case in data.cases["val"]]
     unlabelled = replace(data, cases={**data.cases, "val": bare})
