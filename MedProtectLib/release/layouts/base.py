@@ -135,6 +135,18 @@ def leads_out(path: Path, root: Path) -> bool:
     return below and not path.resolve().is_relative_to(root.resolve())
 
 
+def is_own_file(path: Path, root: Path) -> bool:
+    """Whether a file about the whole dataset is there.
+
+    Raises:
+        MedProtectError: it is a symbolic link that leads out of the dataset.
+    """
+    found = path.is_file()
+    if found and leads_out(path, root):
+        raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
+    return found
+
+
 def relative(path: Path, root: Path) -> str:
     """A path with forward slashes, relative to the root where it lies below it."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

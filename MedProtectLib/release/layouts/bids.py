@@ -13,7 +13,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, leads_out, names_of, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, is_own_file, leads_out, names_of, relative
 from MedProtectLib.untrusted import read_json
 from MedProtectLib.version import __version__
 
@@ -76,11 +76,12 @@ class Bids(Layout):
         return self._about({c.image.target.split("/")[0] for c in self.cases() if c.image.target in released})
 
     def _about(self, subjects: set[str]) -> dict[str, bytes]:
-        """The files about the dataset, for some of its subjects. Raises MedProtectError where one is damaged."""
+        """The files about the dataset, for some of its subjects. Raises MedProtectError where one is damaged or a link out of it."""
+        own = {name for name in (DESCRIPTION, IGNORED, PARTICIPANTS) if is_own_file(self.root / name, self.root)}
         files = {DESCRIPTION: (json.dumps(self._description(), indent=4, ensure_ascii=False) + "\n").encode()}
-        ignored = self.root / IGNORED
-        files[IGNORED] = (ignored.read_bytes().rstrip(b"\n") + b"\n" if ignored.is_file() else b"") + b"medprotect_*\n"
-        if (self.root / PARTICIPANTS).is_file():
+        ignored = (self.root / IGNORED).read_bytes().rstrip(b"\n") + b"\n" if IGNORED in own else b""
+        files[IGNORED] = ignored + b"medprotect_*\n"
+        if PARTICIPANTS in own:
             files[PARTICIPANTS] = self._participants(subjects)
         return files
 

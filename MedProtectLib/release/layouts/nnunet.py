@@ -25,7 +25,7 @@ from MedProtectLib.release.layouts.base import (
     files_below,
     files_of,
     is_image,
-    leads_out,
+    is_own_file,
     names_of,
     relative,
 )
@@ -85,10 +85,10 @@ class NnUNet(Layout):
         """The bytes of the index, its content, and its parts that name images with the ``released`` ones; empty where there is none.
 
         Raises:
-            MedProtectError: it is damaged.
+            MedProtectError: it is damaged, or a link out of the dataset.
         """
         path = self.root / INDEX
-        if not path.is_file() or leads_out(path, self.root):
+        if not is_own_file(path, self.root):
             return b"", {}, {}
         content = path.read_bytes()
         try:
