@@ -16,7 +16,7 @@ LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Item:
-    """A file of the dataset (for DICOM: the folder of a series) and its place in the release, as paths with forward slashes.
+    """A file of the dataset (as an image of DICOM also the folder of a series) and its place in the release, as paths with forward slashes.
 
     ``target`` is relative to the shareable root; ``source`` to the dataset's folder, or absolute where a manifest says so.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
 from MedProtectLib.io.npz import member_array
-from MedProtectLib.job import write_and_reread, write_pictures
+from MedProtectLib.job import sha256_of_image, write_and_reread, write_pictures
 from MedProtectLib.protection import Protection
 from MedProtectLib.protector import Protector
 from MedProtectLib.records import private_record, shareable_record
@@ -226,8 +226,7 @@ def _check_whole(settings: Settings, case: ReleaseCase) -> None:
 
 
 def _copy(settings: Settings, item: Item, stage: Stage) -> None:
-    source = settings.root / item.source
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, stage.place(item.target))
+    shutil.copyfile(settings.root / item.source, stage.place(item.target))
 
 
 def _write_uids(path: Path, protected: Volume) -> None:
@@ -274,7 +273,11 @@ def _records(
         "protected_sha256": files[0] if len(files) == 1 else of_voxels,
         "protected_voxels_sha256": of_voxels,
     }
-    original = ", ".join(inputs[item.source] for item in case.image_files)
+    path, source = making.settings.root / case.image.source, protection.volume.source
+    if hasattr(source, "uids"):
+        original = sha256_of_image(path, protection.volume)
+    else:
+        original = ", ".join(inputs[item.source] for item in case.image_files)
     originals = {"original_file": case.image.source, "original_sha256": original, "original_voxels_sha256": voxels}
     labelled = {"image_class": str(case.image_class)}
     if case.labels is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from release_cases import bids, decathlon, release_here, tree
+import made_dicom
+from MedProtectLib.io import read_volume
+from release_cases import bids, decathlon, manifest, release_here, tree
 from samples import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -41,3 +45,43 @@ def test_of_the_sidecars_in_the_top_folder_those_go_out_that_an_image_inherits(r
     assert release_here(run, dataset, out, profile)[0] == 0
     assert {name for name in tree(out) if "/" not in name} == inherited | MADE | {".bidsignore", "dataset_description.json"}
     assert (tmp_path / "out_private" / "left_out.txt").read_text().split() == others
+
+
+def scan(folder: Path, seed: int = 0) -> Path:
+    """The folder of a made DICOM series."""
+    return made_dicom.series(folder, np.random.default_rng(seed).normal(0, 100, (8, 32, 32)).astype(np.int16))
+
+
+def outlines(path: Path, images: Path) -> Path:
+    """A segmentation of it."""
+    masks = np.zeros((8, 32, 32, 2), np.uint8)
+    masks[2:6, 8:24, 8:24, 0] = masks[3:5, 4:8, 4:8, 1] = 1
+    return made_dicom.segmentation(path, sorted(images.iterdir()), masks)
+
+
+@pytest.mark.parametrize("image", ["series", "series/IMG003"])
+def test_of_a_series_in_a_manifest_its_own_files_go_out(run: Run, profile: Path, tmp_path: Path, image: str) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    names = {path.name for path in scan(dataset / "series").iterdir()}
+    (tmp_path / "key").write_text("secret")
+    (dataset / "series" / "link").symlink_to(tmp_path / "key")
+    (dataset / "series" / "report.txt").write_text("Jane Doe")
+    table = manifest(dataset, f"a,{image},")
+    assert release_here(run, table, out, profile, "--unlabelled", "copy")[0] == 0
+    assert set(tree(out)) == {"cases.csv", *(f"{image}/{name}" for name in names)} | MADE
+    assert next(csv.DictReader((out / "cases.csv").open()))["image"] == image
+    assert read_volume(out / image).array.shape == (8, 32, 32)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_slices_that_are_links_out_of_the_dataset_stay_behind(run: Run, profile: Path, tmp_path: Path, listed: bool) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    series = scan(tmp_path / "elsewhere")
+    outlines(dataset / "labels" / "seg.dcm", series)
+    (dataset / "series").mkdir()
+    for path in series.iterdir():
+        (dataset / "series" / path.name).symlink_to(path)
+    code, answer, said = release_here(run, manifest(dataset, "a,series,labels/seg.dcm") if listed else dataset, out, profile)
+    assert (code, answer["counts"]["quarantined"]) == (1, 1)
+    assert "symbolic link" in said
+    assert not [name for name in tree(out) if "/" in name]
