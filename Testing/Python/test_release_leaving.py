@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import made_dicom
+from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.io import read_volume
-from release_cases import bids, decathlon, manifest, release_here, tree
+from MedProtectLib.io.index import labels_by_index
+from release_cases import bids, box, decathlon, manifest, release_here, tree, volume
 from samples import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -85,3 +88,45 @@ def test_slices_that_are_links_out_of_the_dataset_stay_behind(run: Run, profile:
     assert (code, answer["counts"]["quarantined"]) == (1, 1)
     assert "symbolic link" in said
     assert not [name for name in tree(out) if "/" in name]
+
+
+def differing_names(dataset: Path) -> list[dict[str, str]]:
+    """A Decathlon dataset whose images and label maps are called differently, and the pairs of its index."""
+    pairs = [{"image": f"./imagesTr/img{n}.nii.gz", "label": f"./labelsTr/label{n}.nii.gz"} for n in (1, 2)]
+    for seed, pair in enumerate(pairs):
+        volume(dataset / pair["image"], seed)
+        box(dataset / pair["label"])
+    return pairs
+
+
+@pytest.mark.parametrize("nnunet", [False, True])
+def test_images_and_label_maps_are_paired_by_the_index(run: Run, profile: Path, tmp_path: Path, nnunet: bool) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    pairs = differing_names(dataset)
+    if nnunet:
+        for pair in pairs:
+            (dataset / pair["image"]).rename(dataset / pair["image"].replace(".nii", "_0000.nii"))
+        cases = {str(n): {"images": [p["image"].replace(".nii", "_0000.nii")], "label": p["label"]} for n, p in enumerate(pairs)}
+        (dataset / "dataset.json").write_text(json.dumps({"dataset": cases}))
+    else:
+        (dataset / "dataset.json").write_text(json.dumps({"numTraining": 2, "training": pairs, "test": []}))
+    assert [case.labels for case in find_cases(dataset)] == [dataset / pair["label"] for pair in pairs]
+    assert release_here(run, dataset, out, profile, "--unlabelled", "copy")[1]["counts"]["ok"] == 2
+    before, after = tree(dataset), tree(out)
+    assert {name for name in after if before.get(name) == after[name]} == {
+        "dataset.json",
+        "labelsTr/label1.nii.gz",
+        "labelsTr/label2.nii.gz",
+    }
+
+
+def test_labels_without_images_beside_images_without_labels_are_refused(run: Run, profile: Path, tmp_path: Path) -> None:
+    differing_names(tmp_path / "in")
+    said = refused(run, tmp_path / "in", tmp_path / "out", profile)
+    assert "'label1.nii.gz' belongs to no image, and image 'img1.nii.gz' has no label map" in said
+
+
+@pytest.mark.parametrize("index", ["[]", '{"training": [1, {"image": 1, "label": []}, {"image": "a"}], "dataset": {"a": 1}}', "{"])
+def test_an_index_that_names_no_pairs_pairs_nothing(tmp_path: Path, index: str) -> None:
+    (tmp_path / "dataset.json").write_text(index)
+    assert labels_by_index(tmp_path, "Tr") == {}

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.io.index import INDEX, labels_by_index, place_of
 from MedProtectLib.io.names import part_with_labels
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
@@ -32,7 +34,6 @@ from MedProtectLib.release.layouts.base import (
 
 PARTS = ("Tr", "Val", "Ts")
 UNDIVIDED = ("",)
-INDEX = "dataset.json"
 SIDECARS = (".json",)
 
 
@@ -52,10 +53,14 @@ class NnUNet(Layout):
 
     def cases(self) -> Iterator[ReleaseCase]:
         for part in self.parts:
-            labels = LabelFiles(self.root / f"labels{part}")
-            for name, files in grouped(self.root / f"images{part}", labels):
-                found = labels.of(name) or labels.of(stem_of(files[0]))
-                yield self._case(name if part in (PARTS[0], *UNDIVIDED) else f"images{part}/{name}", name, files, found)
+            for name, files, labels in self._paired(part):
+                yield self._case(name if part in (PARTS[0], *UNDIVIDED) else f"images{part}/{name}", name, files, labels)
+
+    def _paired(self, part: str) -> Iterator[tuple[str, list[Path], Path | None]]:
+        """The cases of a part: name, files of the image, and label map."""
+        labels = LabelFiles(self.root / f"labels{part}", labels_by_index(self.root, part))
+        for name, files in grouped(self.root / f"images{part}", labels):
+            yield name, files, labels.of(name) or labels.of(stem_of(files[0]))
 
     def _case(self, case: str, name: str, files: list[Path], labels: Path | None) -> ReleaseCase:
         sources = [relative(p, self.root) for p in files]
@@ -80,6 +85,25 @@ class NnUNet(Layout):
 
     def check(self) -> None:
         self._index(Fingerprints())
+        for part in self.parts:
+            self._check_paired(part)
+
+    def _check_paired(self, part: str) -> None:
+        """Raises MedProtectError where images have no label map and label maps no image: they may belong together."""
+        used, bare = Fingerprints(), ""
+        for _, files, labels in self._paired(part):
+            if labels is None:
+                bare = bare or files[0].name
+            else:
+                used.add(labels.name)
+        used.sort()
+        folder = self.root / f"labels{part}"
+        other = next((name for name in LabelFiles(folder).names if name not in used), None) if bare else None
+        if other is not None:
+            raise MedProtectError(
+                f"{folder}: '{other}' belongs to no image, and image '{bare}' has no label map. Give images and label maps equal names, or "
+                f"name both in {INDEX}."
+            )
 
     def _index(self, released: Fingerprints) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
         """The bytes of the index, its content, and its parts that name images with the ``released`` ones; empty where there is none.
@@ -124,14 +148,20 @@ class NnUNet(Layout):
 
 
 class LabelFiles:
-    """The label maps of a folder by their names, kept as short as possible: there may be very many."""
+    """The label maps of a folder by their names, kept as short as possible: there may be very many.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``paired``: the name of the label map by that of the image, both without extension, where they differ.
+    """
+
+    def __init__(self, folder: Path, paired: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.folder, self.paired = folder, paired
         self.names = [name for name in file_names(folder) if is_image(folder / name)]
 
     def of(self, stem: str) -> Path | None:
-        """The label map with this name and any extension."""
+        """The label map of the image with this name, with any extension."""
+        return (self._named(self.paired[stem]) if stem in self.paired else None) or self._named(stem)
+
+    def _named(self, stem: str) -> Path | None:
         place = bisect_left(self.names, stem)
         while place < len(self.names) and self.names[place].startswith(stem):
             if stem_of(self.names[place]) == stem:
@@ -172,7 +202,7 @@ def _kept(listed: list[Any], released: Fingerprints) -> list[Any]:
     """The entries of an index whose image is released, under its listed name or with the number of its only channel."""
     kept = []
     for entry in listed:
-        name = _name_of(entry["image"] if isinstance(entry, dict) else entry)
+        name = place_of(entry["image"] if isinstance(entry, dict) else entry)
         extension = extension_of(name)
         if name in released or f"{name[: len(name) - len(extension)]}_0000{extension}" in released:
             kept.append(entry)
@@ -181,11 +211,7 @@ def _kept(listed: list[Any], released: Fingerprints) -> list[Any]:
 
 def _is_released(first: Any, released: Fingerprints) -> bool:
     """Whether an image is released whose first channel is this file, alone or together with others."""
-    name = _name_of(first)
+    name = place_of(first)
     extension = extension_of(name)
     channel = CHANNEL_STEM.fullmatch(name[: len(name) - len(extension)])
     return name in released or (channel is not None and channel[1] + extension in released)
-
-
-def _name_of(listed: Any) -> str:
-    return str(listed).replace("\\", "/").removeprefix("./")
