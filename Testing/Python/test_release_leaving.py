@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import made_dicom
 from MedProtectLib.fitting.dataset import find_cases
@@ -130,3 +131,17 @@ def test_labels_without_images_beside_images_without_labels_are_refused(run: Run
 def test_an_index_that_names_no_pairs_pairs_nothing(tmp_path: Path, index: str) -> None:
     (tmp_path / "dataset.json").write_text(index)
     assert labels_by_index(tmp_path, "Tr") == {}
+
+
+@pytest.mark.parametrize("labels", ["labels/seg.dcm", "labels"])
+def test_a_segmentation_in_a_manifest_refers_to_what_went_out(run: Run, profile: Path, tmp_path: Path, labels: str) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    outlines(dataset / "labels" / "seg.dcm", scan(dataset / "series"))
+    table = manifest(dataset, f"a,series,{labels}")
+    assert release_here(run, table, out, profile)[0] == 0
+    slices = [dcmread(path, stop_before_pixels=True) for path in (out / "series").iterdir()]
+    (referred,) = dcmread(out / "labels" / "seg.dcm").ReferencedSeriesSequence
+    assert {referred.SeriesInstanceUID} == {one.SeriesInstanceUID for one in slices} != {made_dicom.SERIES}
+    assert {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence} == {one.SOPInstanceUID for one in slices}
+    assert next(csv.DictReader((out / "cases.csv").open()))["labels"] == labels
+    assert release_here(run, table, out, profile, "--resume")[1]["counts"]["skipped"] == 1

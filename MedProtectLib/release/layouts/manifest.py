@@ -36,14 +36,16 @@ class Manifest(Layout):
             names.add(name)
             image, labels = self._image(row), self._labels(row)
             image_class = (row.get("class") or None) if labels is None else None
-            copies = () if labels is None else self._files(labels, written=False)
+            follows = None if labels is None else self._following(image, labels)
+            copies = () if labels is None or follows is not None else self._files(labels, written=False)
             yield ReleaseCase(
                 name,
                 image,
                 self._files(image, written=labels is not None or image_class is not None),
-                None if labels is None else labels.source,
+                None if labels is None else (follows or labels).source,
                 image_class,
                 copies,
+                () if follows is None else (follows,),
                 split=row.get("split") or "",
                 label_data=names_of(copies)[1] if copies else None,
             )
@@ -92,6 +94,20 @@ class Manifest(Layout):
             return (item,)
         folder = path if path.is_dir() else path.parent
         return tuple(Item(relative(f, self.root), f"{item.target}/{f.relative_to(folder).as_posix()}") for f in series.files)
+
+    def _following(self, image: Item, labels: Item) -> Item | None:
+        """The segmentation or structure set that holds the labels of a DICOM image, whose references are rewritten; None for others."""
+        path, scanned = self.root / labels.source, self.root / image.source
+        if not (scanned.is_dir() or is_dicom(scanned)) or not (path.is_dir() or is_dicom(path)):
+            return None
+        if not path.is_dir():
+            return labels
+        from MedProtectLib.io.dicom import scan
+
+        found = scan(path).labels
+        if len(found) != 1:
+            return None
+        return Item(relative(found[0].path, self.root), f"{labels.target}/{found[0].path.relative_to(path).as_posix()}")
 
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
         text = io.StringIO(newline="")
