@@ -32,7 +32,8 @@ class ReleaseCase:
     ``image`` is what is read and written: a file, the common name of a group of channel files, the folder of a series, or a
     MedMNIST file (with ``member`` and ``split``). ``image_files`` are the files that it consists of. ``labels`` is the source of
     the label map that it is protected by, ``label_data`` that of its voxels where they are not in it; ``image_class`` is the class
-    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files.
+    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files;
+    ``references`` are label objects of DICOM that get new references, and ``withheld`` says why others cannot go out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ReleaseCase:
     member: int | None = None
     split: str = ""
     label_data: str | None = None
+    withheld: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -86,7 +88,8 @@ class ReleaseCase:
     def from_json(cls, content: Mapping[str, Any]) -> ReleaseCase:
         """The case that :meth:`as_json` wrote. Raises KeyError or TypeError for other content."""
         items = {key: tuple(Item(**item) for item in content.get(key, ())) for key in ("image_files", "copies", "references")}
-        return cls(**{**content, **items, "image": Item(**content["image"])})
+        withheld = tuple(map(str, content.get("withheld", ())))
+        return cls(**{**content, **items, "image": Item(**content["image"]), "withheld": withheld})
 
 
 def file_name_of(case: str) -> str:

@@ -140,7 +140,7 @@ def protected(making: Making) -> dict[str, Any]:
     stored = _written(making, protection, before)
     for item in case.copies:
         _copy(settings, item, making.stage)
-    withheld = _rewrite_references(making, protection)
+    withheld = [*case.withheld, *_rewrite_references(making, protection)]
     if hasattr(volume.source, "uids"):
         _write_uids(making.stage.private / "uids.csv", protection.volume)
     clock.lap("write")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 import made_dicom
 from MedProtectLib.fitting.dataset import find_cases
@@ -51,9 +52,9 @@ def test_of_the_sidecars_in_the_top_folder_those_go_out_that_an_image_inherits(r
     assert (tmp_path / "out_private" / "left_out.txt").read_text().split() == others
 
 
-def scan(folder: Path, seed: int = 0) -> Path:
+def scan(folder: Path, seed: int = 0, edit: made_dicom.Edit = made_dicom.unchanged) -> Path:
     """The folder of a made DICOM series."""
-    return made_dicom.series(folder, np.random.default_rng(seed).normal(0, 100, (8, 32, 32)).astype(np.int16))
+    return made_dicom.series(folder, np.random.default_rng(seed).normal(0, 100, (8, 32, 32)).astype(np.int16), edit=edit)
 
 
 def outlines(path: Path, images: Path) -> Path:
@@ -145,3 +146,32 @@ def test_a_segmentation_in_a_manifest_refers_to_what_went_out(run: Run, profile:
     assert {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence} == {one.SOPInstanceUID for one in slices}
     assert next(csv.DictReader((out / "cases.csv").open()))["labels"] == labels
     assert release_here(run, table, out, profile, "--resume")[1]["counts"]["skipped"] == 1
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_segmentation_of_two_series_is_withheld_and_counted(
+    run: Run, profile: Path, tmp_path: Path, listed: bool, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset, out, other = tmp_path / "in", tmp_path / "out", f"{made_dicom.SERIES}9"
+
+    def second(slab: Dataset, number: int) -> None:
+        slab.SeriesInstanceUID, slab.SOPInstanceUID = other, f"{other}.{number + 1}"
+
+    seg = outlines(dataset / "labels" / "seg.dcm", scan(dataset / "ct"))
+    scan(dataset / "mr", 1, second)
+    made = dcmread(seg)
+    named = copy.deepcopy(made.ReferencedSeriesSequence[0])
+    named.SeriesInstanceUID = other
+    for number, item in enumerate(named.ReferencedInstanceSequence, start=1):
+        item.ReferencedSOPInstanceUID = f"{other}.{number}"
+    made.ReferencedSeriesSequence.append(named)
+    made.save_as(seg)
+    table = manifest(dataset, "a,ct,labels/seg.dcm", "b,mr,labels/seg.dcm")
+    if not listed:
+        table.unlink()
+    code, answer, said = release_here(run, table if listed else dataset, out, profile, *more)
+    assert (code, answer["counts"]["ok"], answer["objects_withheld"]) == (1, 2, 1 + listed)
+    assert more or "labels/seg.dcm was withheld" in said
+    assert not (out / "labels").exists()

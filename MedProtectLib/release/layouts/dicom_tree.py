@@ -64,8 +64,16 @@ class DicomTree(Layout):
         below = "/{}" if whole or not series.alone else ""
         files = tuple(Item(relative(f, self.root), image.target + below.format(f.name)) for f in map(Path, series.files))
         labels = self.labels_of.get(series.uid, [])
-        references = tuple(Item(r, r) for r in (relative(Path(label.path), self.root) for label in labels if self._only(label, series)))
-        return ReleaseCase(name, image, files, relative(Path(labels[0].path), self.root) if labels else None, references=references)
+        places = [relative(Path(label.path), self.root) for label in labels]
+        references, withheld = [], []
+        for label, place in zip(labels, places, strict=True):
+            named = [uid for uid in dict.fromkeys(label.series_uids) if uid in self.series_uids]
+            if len(named) == 1:
+                references.append(Item(place, place))
+            elif series.uid == named[0]:
+                withheld.append(f"{place} was withheld: it names {len(named)} series and can follow one only. Split it.")
+        labelled_by = places[0] if places else None
+        return ReleaseCase(name, image, files, labelled_by, references=tuple(references), withheld=tuple(withheld))
 
     @staticmethod
     def _alone(series: Series, folder: Path) -> bool:
@@ -76,10 +84,6 @@ class DicomTree(Layout):
     def _target(series: Series, name: str) -> str:
         """A folder for a series, a file for a picture that is one by itself."""
         return f"{name}.dcm" if series.alone else name
-
-    def _only(self, label: LabelFile, series: Series) -> bool:
-        """Whether no other series of the tree is referred to, so that the object can follow this one."""
-        return not any(uid in self.series_uids for uid in label.series_uids if uid != series.uid)
 
     def left_out(self) -> list[str]:
         used = {source for case in self.cases() for source in case.sources}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +30,9 @@ class Manifest(Layout):
 
     def cases(self) -> Iterator[ReleaseCase]:
         names: set[str] = set()
-        for row in self._rows():
+        rows = list(self._rows())
+        uses = Counter(labels.source for row in rows if (labels := self._labels(row)) is not None)
+        for row in rows:
             name = (row["case"] or "").strip()
             if not name or name in names:
                 raise MedProtectError(f"{self.dataset}: case '{name}' occurs more than once or has no name.")
@@ -38,6 +41,7 @@ class Manifest(Layout):
             image_class = (row.get("class") or None) if labels is None else None
             follows = None if labels is None else self._following(image, labels)
             copies = () if labels is None or follows is not None else self._files(labels, written=False)
+            shared = follows is not None and labels is not None and uses[labels.source] > 1
             yield ReleaseCase(
                 name,
                 image,
@@ -45,9 +49,10 @@ class Manifest(Layout):
                 None if labels is None else (follows or labels).source,
                 image_class,
                 copies,
-                () if follows is None else (follows,),
+                () if follows is None or shared else (follows,),
                 split=row.get("split") or "",
                 label_data=names_of(copies)[1] if copies else None,
+                withheld=(f"{follows.source} was withheld: it can follow one case only. Split it.",) if follows and shared else (),
             )
 
     def _rows(self) -> Iterator[dict[str, str]]:
