@@ -15,7 +15,7 @@ import made_dicom
 from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.io import read_volume
 from MedProtectLib.io.index import labels_by_index
-from release_cases import bids, box, decathlon, manifest, release_here, tree, volume
+from release_cases import NAMES, bids, box, decathlon, manifest, release_here, tree, volume
 from samples import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -175,3 +175,27 @@ def test_a_segmentation_of_two_series_is_withheld_and_counted(
     assert (code, answer["counts"]["ok"], answer["objects_withheld"]) == (1, 2, 1 + listed)
     assert more or "labels/seg.dcm was withheld" in said
     assert not (out / "labels").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_labelled_case_in_an_unknown_format_is_quarantined(
+    run: Run, profile: Path, tmp_path: Path, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedProtectLib.release.dry_run.SAMPLES", 0)
+    dataset, out = decathlon(tmp_path / "in", 2), tmp_path / "out"
+    (dataset / "imagesTr" / NAMES[1]).rename(dataset / "imagesTr" / NAMES[1].replace(".nii.gz", ".mgz"))
+    (dataset / "imagesTr" / NAMES[0].replace(".nii.gz", ".txt")).write_text("notes")
+    code, answer, said = release_here(run, dataset, out, profile, *more)
+    assert (code, answer["counts"]["ok"], answer["counts"]["quarantined"]) == (1, 1, 1)
+    assert more or "no image format is known by '.mgz'" in said
+
+
+def test_files_that_stay_behind_are_counted(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    code, answer, said = release_here(run, dataset, tmp_path / "out", profile)
+    assert (code, answer["left_out"], said) == (0, 0, "")
+    for name in ("notes.txt", "imagesTs/a.mgz"):
+        (dataset / name).write_text("x")
+    code, answer, said = release_here(run, dataset, tmp_path / "again", profile)
+    assert (code, answer["left_out"]) == (0, 2)
+    assert "2 files of the dataset belong to no case and stayed behind" in said

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -57,10 +57,16 @@ class NnUNet(Layout):
                 yield self._case(name if part in (PARTS[0], *UNDIVIDED) else f"images{part}/{name}", name, files, labels)
 
     def _paired(self, part: str) -> Iterator[tuple[str, list[Path], Path | None]]:
-        """The cases of a part: name, files of the image, and label map."""
-        labels = LabelFiles(self.root / f"labels{part}", labels_by_index(self.root, part))
-        for name, files in grouped(self.root / f"images{part}", labels):
+        """The cases of a part: name, files of the image, and label map. One with labels counts in whatever format its image is."""
+        folder, labels = self.root / f"images{part}", LabelFiles(self.root / f"labels{part}", labels_by_index(self.root, part))
+        seen = Fingerprints()
+        for name, files in grouped(folder, labels):
+            seen.add(name)
             yield name, files, labels.of(name) or labels.of(stem_of(files[0]))
+        seen.sort()
+        for name, files in grouped(folder, labels, _may_be_an_image):
+            if name not in seen and (found := labels.of(name)) is not None:
+                yield name, files[:1], found
 
     def _case(self, case: str, name: str, files: list[Path], labels: Path | None) -> ReleaseCase:
         sources = [relative(p, self.root) for p in files]
@@ -170,7 +176,7 @@ class LabelFiles:
         return None
 
 
-def grouped(folder: Path, labels: LabelFiles) -> Iterator[tuple[str, list[Path]]]:
+def grouped(folder: Path, labels: LabelFiles, fits: Callable[[Path], bool] = is_image) -> Iterator[tuple[str, list[Path]]]:
     """The image files of a folder by case: channel files numbered from 0000 on are one case, unless each has labels of its own."""
 
     def case_of(name: str) -> str:
@@ -178,13 +184,18 @@ def grouped(folder: Path, labels: LabelFiles) -> Iterator[tuple[str, list[Path]]
         channel = CHANNEL_STEM.fullmatch(stem)
         return stem if channel is None or labels.of(stem) else channel[1]
 
-    names = sorted((name for name in file_names(folder) if is_image(folder / name)), key=lambda name: (case_of(name), name))
+    names = sorted((name for name in file_names(folder) if fits(folder / name)), key=lambda name: (case_of(name), name))
     for case, group in groupby(names, key=case_of):
         files = [folder / name for name in group]
         if len(files) > 1 and stem_of(files[0]) != f"{case}_0000":
             yield from ((stem_of(file), [file]) for file in files)
         else:
             yield case, files
+
+
+def _may_be_an_image(path: Path) -> bool:
+    """Whether a file may be an image of a format that is not known: neither one of a known format nor a sidecar file."""
+    return not is_image(path) and extension_of(path) not in SIDECARS
 
 
 def _names_images(listed: Any) -> bool:
