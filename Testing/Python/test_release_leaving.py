@@ -199,3 +199,13 @@ def test_files_that_stay_behind_are_counted(run: Run, profile: Path, tmp_path: P
     code, answer, said = release_here(run, dataset, tmp_path / "again", profile)
     assert (code, answer["left_out"]) == (0, 2)
     assert "2 files of the dataset belong to no case and stayed behind" in said
+
+
+def test_an_image_is_no_note_about_the_dataset(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = decathlon(tmp_path / "in", 1), tmp_path / "out"
+    notes, images = {"README", "CITATION.cff", "CHANGES.md"}, {"README.nii.gz", "README.png", "NOTICE.jpg", "LICENSE.dcm", "README.mgz"}
+    for name in notes | images:
+        (dataset / name).write_text("x")
+    assert release_here(run, dataset, out, profile)[0] == 0
+    assert {name for name in tree(out) if "/" not in name} == {"LICENSE.txt", "dataset.json"} | notes | MADE
+    assert set((tmp_path / "out_private" / "left_out.txt").read_text().split()) == images

@@ -10,12 +10,14 @@ from typing import ClassVar
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import data_of, extension_of, stem_of
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.volumes import READERS
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.roots import Roots
 
 ABOUT = ("README", "LICENSE", "LICENCE", "ATTRIBUTION", "CITATION", "CHANGES", "NOTICE")
+NOTES = ("", ".bib", ".cff", ".htm", ".html", ".md", ".pdf", ".rst", ".txt")
 
 
 class Layout(ABC):
@@ -50,7 +52,7 @@ class Layout(ABC):
     def common(self) -> Iterable[Item]:
         """Files about the whole dataset that go out as they are."""
         for path in entries(self.root):
-            if path.is_file() and path.name.split(".")[0].upper() in ABOUT and not leads_out(path, self.root):
+            if is_about(path) and not leads_out(path, self.root):
                 yield Item(path.name, path.name)
 
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
@@ -127,6 +129,11 @@ def files_of(image: Path, root: Path, target: str, written: bool = False) -> tup
 def names_of(items: tuple[Item, ...]) -> tuple[str, str | None]:
     """The sources of a header and of its data file, None where it has none, in what :func:`files_of` gave."""
     return items[0].source, items[1].source if len(items) > 1 else None
+
+
+def is_about(path: Path) -> bool:
+    """Whether a file in the top folder is a note about the dataset, by its name; an image never is."""
+    return path.name.split(".")[0].upper() in ABOUT and path.suffix.lower() in NOTES and path.is_file() and not is_dicom(path)
 
 
 def leads_out(path: Path, root: Path) -> bool:

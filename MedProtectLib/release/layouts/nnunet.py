@@ -20,12 +20,12 @@ from MedProtectLib.io.names import part_with_labels
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts.base import (
-    ABOUT,
     Layout,
     entries,
     file_names,
     files_below,
     files_of,
+    is_about,
     is_image,
     is_own_file,
     names_of,
@@ -146,7 +146,7 @@ class NnUNet(Layout):
 
     def left_out(self) -> list[str]:
         known = {f"{kind}{part}" for kind in ("images", "labels") for part in self.parts} | {INDEX}
-        extra = [p.name for p in entries(self.root) if p.name not in known and not (p.is_file() and p.name.split(".")[0].upper() in ABOUT)]
+        extra = [p.name for p in entries(self.root) if p.name not in known and not is_about(p)]
         inside = (f"{folder}/{name}" for folder in sorted(known - {INDEX}) for name in file_names(self.root / folder))
         left = [name for name in self.unused(inside) if not (self.root / name).is_dir()]
         folders = (p for folder in sorted(known - {INDEX}) for p in entries(self.root / folder) if p.is_dir())
