@@ -15,6 +15,7 @@ import made_dicom
 from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.io import read_volume
 from MedProtectLib.io.index import labels_by_index
+from MedProtectLib.release.layouts import find_layout
 from release_cases import NAMES, bids, box, decathlon, manifest, release_here, tree, volume
 from samples import Run
 
@@ -209,3 +210,9 @@ def test_an_image_is_no_note_about_the_dataset(run: Run, profile: Path, tmp_path
     assert release_here(run, dataset, out, profile)[0] == 0
     assert {name for name in tree(out) if "/" not in name} == {"LICENSE.txt", "dataset.json"} | notes | MADE
     assert set((tmp_path / "out_private" / "left_out.txt").read_text().split()) == images
+
+
+def test_what_lies_in_a_hidden_folder_is_no_case(tmp_path: Path) -> None:
+    dataset = bids(tmp_path, "sub-01_T1w")
+    volume(dataset / "sub-01" / ".trash" / "anat" / "sub-01_T2w.nii.gz", 1)
+    assert [case.name for case in find_layout(dataset).cases()] == ["sub-01_T1w"]

@@ -13,7 +13,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, is_own_file, leads_out, names_of, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_below, files_of, is_image, is_own_file, leads_out, names_of, relative
 from MedProtectLib.untrusted import read_json
 from MedProtectLib.version import __version__
 
@@ -47,7 +47,7 @@ class Bids(Layout):
 
     @staticmethod
     def _images(folder: Path) -> list[Path]:
-        return sorted(p for p in folder.rglob("*") if p.is_file() and is_image(p) and not p.name.startswith("."))
+        return sorted(p for p in files_below(folder) if p.is_file() and is_image(p)) if folder.is_dir() else []
 
     def _case(self, image: Path, labels: list[Path]) -> ReleaseCase:
         source = relative(image, self.root)
