@@ -135,6 +135,17 @@ def test_one_channel_of_nnunet_and_four_digits_of_decathlon(tmp_path: Path) -> N
     assert cases["b_0001"].labels == "labelsTr/b_0001.nii.gz"
 
 
+def test_test_images_are_channels_only_where_training_images_are(tmp_path: Path) -> None:
+    for name in ("labelsTr/liver_0005", "imagesTr/liver_0005", "imagesTs/liver_0000", "imagesTs/liver_0001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    layout = find_layout(tmp_path)
+    assert [case.name for case in layout.cases()] == ["liver_0005", "imagesTs/liver_0000", "imagesTs/liver_0001"]
+    for part in ("images", "labels"):
+        (tmp_path / f"{part}Tr" / "liver_0005.nii.gz").rename(tmp_path / f"{part}Tr" / f"liver{'_0000' * (part == 'images')}.nii.gz")
+    assert [case.name for case in find_layout(tmp_path).cases()] == ["liver", "imagesTs/liver"]
+
+
 def test_class_folders(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
     dataset = tmp_path / "in"
     for name in ("benign/1.png", "benign/2.png", "malignant/1.png"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -59,14 +60,20 @@ class NnUNet(Layout):
     def _paired(self, part: str) -> Iterator[tuple[str, list[Path], Path | None]]:
         """The cases of a part: name, files of the image, and label map. One with labels counts in whatever format its image is."""
         folder, labels = self.root / f"images{part}", LabelFiles(self.root / f"labels{part}", labels_by_index(self.root, part))
-        seen = Fingerprints()
-        for name, files in grouped(folder, labels):
+        channels, seen = part == self.parts[0] or self._has_channels, Fingerprints()
+        for name, files in grouped(folder, labels, channels):
             seen.add(name)
             yield name, files, labels.of(name) or labels.of(stem_of(files[0]))
         seen.sort()
-        for name, files in grouped(folder, labels, _may_be_an_image):
+        for name, files in grouped(folder, labels, channels, _may_be_an_image):
             if name not in seen and (found := labels.of(name)) is not None:
                 yield name, files[:1], found
+
+    @cached_property
+    def _has_channels(self) -> bool:
+        """Whether the labelled training images end in the number of a channel, as far as there are any."""
+        numbered = {stem_of(files[0]) != name for name, files, labels in self._paired(self.parts[0]) if labels is not None}
+        return True in numbered or not numbered
 
     def _case(self, case: str, name: str, files: list[Path], labels: Path | None) -> ReleaseCase:
         sources = [relative(p, self.root) for p in files]
@@ -176,13 +183,18 @@ class LabelFiles:
         return None
 
 
-def grouped(folder: Path, labels: LabelFiles, fits: Callable[[Path], bool] = is_image) -> Iterator[tuple[str, list[Path]]]:
-    """The image files of a folder by case: channel files numbered from 0000 on are one case, unless each has labels of its own."""
+def grouped(folder: Path, labels: LabelFiles, channels: bool, fits: Callable[[Path], bool] = is_image) -> Iterator[tuple[str, list[Path]]]:
+    """The image files of a folder by case: channel files numbered from 0000 on are one case, unless each has labels of its own.
+
+    Without ``channels`` they are only where they have labels together: the numbers are those of cases.
+    """
 
     def case_of(name: str) -> str:
         stem = stem_of(name)
         channel = CHANNEL_STEM.fullmatch(stem)
-        return stem if channel is None or labels.of(stem) else channel[1]
+        if channel is None or labels.of(stem) or not (channels or labels.of(channel[1])):
+            return stem
+        return channel[1]
 
     names = sorted((name for name in file_names(folder) if fits(folder / name)), key=lambda name: (case_of(name), name))
     for case, group in groupby(names, key=case_of):
