@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
+from MedProtectLib.io import channel_files, data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
 from MedProtectLib.io.npz import member_array
 from MedProtectLib.job import sha256_of_image, write_and_reread, write_pictures
 from MedProtectLib.protection import Protection
@@ -22,7 +22,7 @@ from MedProtectLib.records import private_record, shareable_record
 from MedProtectLib.release.already import check_image
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.commit import Stage
-from MedProtectLib.release.layouts.base import relative
+from MedProtectLib.release.layouts.base import is_image, relative
 from MedProtectLib.release.ledger import COPIED, OK
 from MedProtectLib.release.roots import MEMBER
 from MedProtectLib.release.settings import Settings
@@ -176,7 +176,12 @@ def read_case_image(root: Path, case: ReleaseCase) -> Volume:
         MedProtectError: it cannot be used.
     """
     if case.member is None:
-        return read_volume(root / case.image.source)
+        path = root / case.image.source
+        files = [root / item.source for item in case.image_files]
+        if not path.exists() and len(files) > 1 and not {file for file in files if is_image(file)} <= {*channel_files(path)}:
+            listed = ", ".join(file.name for file in files)
+            raise MedProtectError(f"{path}: {listed} are neither one image nor channels 0000, 0001, ... in one format.")
+        return read_volume(path)
     from MedProtectLib.fitting.dataset import CaseFiles
 
     return CaseFiles(case.name, root / case.image.source, None, case.image_class, case.member, case.split).read()[0]

@@ -38,7 +38,7 @@ class Manifest(Layout):
                 raise MedProtectError(f"{self.dataset}: case '{name}' occurs more than once or has no name.")
             names.add(name)
             image, labels = self._image(row), self._labels(row)
-            image_class = (row.get("class") or None) if labels is None else None
+            image_class = row["class"] if labels is None and row.get("class", "").strip() else None
             follows = None if labels is None else self._following(image, labels)
             copies = () if labels is None or follows is not None else self._files(labels, written=False)
             shared = follows is not None and labels is not None and uses[labels.source] > 1
@@ -67,11 +67,12 @@ class Manifest(Layout):
         return self._item(row["case"].strip(), row["image"], "images")
 
     def _labels(self, row: Mapping[str, str]) -> Item | None:
-        return self._item(row["case"].strip(), row["labels"], "labels") if row.get("labels") else None
+        return self._item(row["case"].strip(), row["labels"], "labels") if row.get("labels", "").strip() else None
 
-    @staticmethod
-    def _item(case: str, listed: str, folder: str) -> Item:
+    def _item(self, case: str, listed: str, folder: str) -> Item:
         path = PurePosixPath(listed.strip().replace("\\", "/"))
+        if not path.parts:
+            raise MedProtectError(f"{self.dataset}: case '{case}' names no file for its {folder}. Name it, or take the row out.")
         if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
             return Item(path.as_posix(), f"{folder}/{file_name_of(case)}{extension_of(path)}")
         return Item(path.as_posix(), path.as_posix())
