@@ -122,7 +122,7 @@ def protect_file(
         }
         originals = {
             "original_file": image.name or image.resolve().name,
-            "original_sha256": _sha256_of_image(image, volume),
+            "original_sha256": sha256_of_image(image, volume),
             "original_voxels_sha256": sha256_voxels(volume.array),
         }
         labelled = {"image_class": str(image_class)}
@@ -143,7 +143,7 @@ def _as_photograph(volume: Volume) -> Volume:
     return replace(volume, photograph=True, channel_types=kinds)
 
 
-def _sha256_of_image(image: Path, volume: Volume) -> str:
+def sha256_of_image(image: Path, volume: Volume) -> str:
     """SHA-256 of the image's files, or of those files of a folder that belong to its DICOM series."""
     if volume.source.extension:
         return sha256_image(image, volume.source)

@@ -65,6 +65,39 @@ def volumes(folder: Path, count: int, side: int, seed: int = 0) -> Path:
     return folder
 
 
+def volume(path: Path, seed: int) -> Path:
+    """A made MR volume of 20 x 20 x 12 voxels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).normal(400, 80, (20, 20, 12)).clip(0, 2000).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1.0])), path)
+    return path
+
+
+def box(path: Path, first: int = 5) -> Path:
+    """A label map for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((20, 20, 12), np.uint8)
+    array[first : first + 10, first : first + 10, 3:9] = 1
+    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1.0])), path)
+    return path
+
+
+def bids(folder: Path, *images: str) -> Path:
+    """One subject of a BIDS dataset: images of its anatomy and one label map for all of them."""
+    for number, name in enumerate(images):
+        volume(folder / "sub-01" / "anat" / f"{name}.nii.gz", number)
+    box(folder / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
+    (folder / "dataset_description.json").write_text('{"Name": "made", "BIDSVersion": "1.8.0"}')
+    return folder
+
+
+def manifest(folder: Path, *rows: str) -> Path:
+    """A table of cases with label maps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cases.csv").write_text("\n".join(("case,image,labels", *rows, "")))
+    return folder / "cases.csv"
+
+
 def tree(folder: Path) -> dict[str, str]:
     """SHA-256 of every file by its path relative to the folder."""
     return {p.relative_to(folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -99,7 +99,11 @@ def run(arguments: Namespace) -> int:
     job = Job(str(settings.roots.manifest), _key(arguments, settings))
     summary = release(settings, job, workforce, arguments.resume, progress_of(arguments))
     _warn([f"{case}: {reason}" for case, reason in summary.problems], "see audit.csv in the private folder")
-    answer(arguments, {"release": settings.output, "private": settings.private, **summary.as_json()}, _text(settings, summary))
+    left_out = settings.roots.left_out.read_bytes().count(b"\n")
+    if left_out:
+        say([f"{left_out} files of the dataset belong to no case and stayed behind: see {settings.roots.left_out}"], "warning")
+    about = {"release": settings.output, "private": settings.private, "left_out": left_out}
+    answer(arguments, {**about, **summary.as_json()}, _text(settings, summary))
     return 0 if summary.complete else 1
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import channel_files, extension_of, read_labels, read_volume, stem_of
 from MedProtectLib.io.channels import CHANNEL_STEM
+from MedProtectLib.io.index import labels_by_index
 from MedProtectLib.io.label_names import check_no_labels
 from MedProtectLib.io.names import is_dicom, part_with_labels
 from MedProtectLib.io.npz import member_volume, read_array
@@ -91,11 +92,12 @@ class CaseFiles:
 def find_cases(dataset: str | Path, split: str | None = None) -> list[CaseFiles]:
     """The labelled cases of a dataset, by name.
 
-    A folder holds ``imagesTr`` and ``labelsTr``, or ``images`` and ``labels``, with equal file names (Decathlon) or images ending in
-    ``_0000``, ``_0001``, ... (nnU-Net; the channel files of a case are one image), DICOM series with a segmentation or structure set
-    that names them, or one folder of images per class. A MedMNIST file (.npz) has parts train, val and test. A CSV manifest has the
-    columns case and image, and labels (a label map) or class (of the whole image), and may have split; its paths are relative to the
-    manifest. ``split`` keeps the rows of that split; of a dataset that has none, the list of that name that :func:`by_hash` draws.
+    A folder holds ``imagesTr`` and ``labelsTr``, or ``images`` and ``labels``, with equal file names (Decathlon), names that
+    ``dataset.json`` puts together, or images ending in ``_0000``, ``_0001``, ... (nnU-Net; the channel files of a case are one image),
+    DICOM series with a segmentation or structure set that names them, or one folder of images per class. A MedMNIST file (.npz) has
+    parts train, val and test. A CSV manifest has the columns case and image, and labels (a label map) or class (of the whole image),
+    and may have split; its paths are relative to the manifest. ``split`` keeps the rows of that split; of a dataset that has none,
+    the list of that name that :func:`by_hash` draws.
 
     Raises:
         MedProtectError: no such dataset, no such split, no labelled case, or an entry that cannot be used.
@@ -159,6 +161,7 @@ def image_hashes(cases: Iterable[CaseFiles], hashed: Callable[[Path], str]) -> l
 
 def _from_folder(folder: Path, part: str) -> list[CaseFiles]:
     labels = {stem_of(p): p for p in _visible(folder / f"labels{part}")}
+    labels |= {image: labels[name] for image, name in labels_by_index(folder, part).items() if name in labels}
     images: dict[str, list[Path]] = {}
     for image in _visible(folder / f"images{part}"):
         stem = stem_of(image)

@@ -16,7 +16,7 @@ LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Item:
-    """A file of the dataset (for DICOM: the folder of a series) and its place in the release, as paths with forward slashes.
+    """A file of the dataset (as an image of DICOM also the folder of a series) and its place in the release, as paths with forward slashes.
 
     ``target`` is relative to the shareable root; ``source`` to the dataset's folder, or absolute where a manifest says so.
     """
@@ -32,7 +32,8 @@ class ReleaseCase:
     ``image`` is what is read and written: a file, the common name of a group of channel files, the folder of a series, or a
     MedMNIST file (with ``member`` and ``split``). ``image_files`` are the files that it consists of. ``labels`` is the source of
     the label map that it is protected by, ``label_data`` that of its voxels where they are not in it; ``image_class`` is the class
-    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files.
+    of the whole image; a case with neither is unlabelled. ``copies`` go out with the same bytes: label maps, sidecar files;
+    ``references`` are label objects of DICOM that get new references, and ``withheld`` says why others cannot go out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ReleaseCase:
     member: int | None = None
     split: str = ""
     label_data: str | None = None
+    withheld: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -86,7 +88,8 @@ class ReleaseCase:
     def from_json(cls, content: Mapping[str, Any]) -> ReleaseCase:
         """The case that :meth:`as_json` wrote. Raises KeyError or TypeError for other content."""
         items = {key: tuple(Item(**item) for item in content.get(key, ())) for key in ("image_files", "copies", "references")}
-        return cls(**{**content, **items, "image": Item(**content["image"])})
+        withheld = tuple(map(str, content.get("withheld", ())))
+        return cls(**{**content, **items, "image": Item(**content["image"]), "withheld": withheld})
 
 
 def file_name_of(case: str) -> str:

@@ -83,6 +83,7 @@ class Plan:
     cases: list[CasePlan] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    objects_withheld: int = 0
 
     @property
     def counts(self) -> Counter[str]:
@@ -90,8 +91,8 @@ class Plan:
 
     @property
     def complete(self) -> bool:
-        """Whether every case would go out."""
-        return not (self.counts[QUARANTINED] or self.counts[FAILED])
+        """Whether every case would go out, with everything that belongs to it as far as its files tell."""
+        return not (self.counts[QUARANTINED] or self.counts[FAILED] or self.objects_withheld)
 
     def _scaled(self, measured: float) -> float:
         """What the samples took, for the bytes of all cases that would be protected."""
@@ -119,6 +120,7 @@ class Plan:
             "layout": self.layout,
             "cases": [asdict(case) for case in self.cases],
             "counts": dict(self.counts),
+            "objects_withheld": self.objects_withheld,
             "left_out": self.left_out,
             "estimate": {
                 "seconds": round(self.seconds, 1),
@@ -166,6 +168,7 @@ def dry_run(settings: Settings, workforce: Workforce, report: Report = ignore, r
     held: dict[str, tuple[str, str]] = {}
     for case in cases.values():
         plan.cases.append(_planned(settings, protector, case, held))
+        plan.objects_withheld += len(case.withheld)
         stage.at(len(plan.cases), case.name)
     for name in _spread(sorted((c for c in plan.cases if c.status == OK), key=lambda c: c.bytes)):
         plan.samples.append(_sampled(settings, protector, cases[name]))
@@ -215,7 +218,7 @@ def _allowed(settings: Settings, protector: Protector, case: ReleaseCase, held: 
     levels = min(plan.bound * window.width / (found.step * abs(part.slope)) for part, window, found in parts)
     touched = int(plan.regions.touched.sum())
     voxels_in_all = math.prod(volume.geometry.size)
-    notes = (*plan.notices, *plan.warnings)
+    notes = (*plan.notices, *plan.warnings, *case.withheld)
     return CasePlan(case.name, OK, size, "", volume.geometry.size, voxels_in_all, touched, levels, notes)
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
+from MedProtectLib.io import channel_files, data_of, labels_or_class, read_volume, sha256_file, sha256_voxels
 from MedProtectLib.io.npz import member_array
-from MedProtectLib.job import write_and_reread, write_pictures
+from MedProtectLib.job import sha256_of_image, write_and_reread, write_pictures
 from MedProtectLib.protection import Protection
 from MedProtectLib.protector import Protector
 from MedProtectLib.records import private_record, shareable_record
 from MedProtectLib.release.already import check_image
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.commit import Stage
-from MedProtectLib.release.layouts.base import relative
+from MedProtectLib.release.layouts.base import is_image, relative
 from MedProtectLib.release.ledger import COPIED, OK
 from MedProtectLib.release.roots import MEMBER
 from MedProtectLib.release.settings import Settings
@@ -140,7 +140,7 @@ def protected(making: Making) -> dict[str, Any]:
     stored = _written(making, protection, before)
     for item in case.copies:
         _copy(settings, item, making.stage)
-    withheld = _rewrite_references(making, protection)
+    withheld = [*case.withheld, *_rewrite_references(making, protection)]
     if hasattr(volume.source, "uids"):
         _write_uids(making.stage.private / "uids.csv", protection.volume)
     clock.lap("write")
@@ -176,7 +176,12 @@ def read_case_image(root: Path, case: ReleaseCase) -> Volume:
         MedProtectError: it cannot be used.
     """
     if case.member is None:
-        return read_volume(root / case.image.source)
+        path = root / case.image.source
+        files = [root / item.source for item in case.image_files]
+        if not path.exists() and len(files) > 1 and not {file for file in files if is_image(file)} <= {*channel_files(path)}:
+            listed = ", ".join(file.name for file in files)
+            raise MedProtectError(f"{path}: {listed} are neither one image nor channels 0000, 0001, ... in one format.")
+        return read_volume(path)
     from MedProtectLib.fitting.dataset import CaseFiles
 
     return CaseFiles(case.name, root / case.image.source, None, case.image_class, case.member, case.split).read()[0]
@@ -226,8 +231,7 @@ def _check_whole(settings: Settings, case: ReleaseCase) -> None:
 
 
 def _copy(settings: Settings, item: Item, stage: Stage) -> None:
-    source = settings.root / item.source
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, stage.place(item.target))
+    shutil.copyfile(settings.root / item.source, stage.place(item.target))
 
 
 def _write_uids(path: Path, protected: Volume) -> None:
@@ -274,7 +278,11 @@ def _records(
         "protected_sha256": files[0] if len(files) == 1 else of_voxels,
         "protected_voxels_sha256": of_voxels,
     }
-    original = ", ".join(inputs[item.source] for item in case.image_files)
+    path, source = making.settings.root / case.image.source, protection.volume.source
+    if hasattr(source, "uids"):
+        original = sha256_of_image(path, protection.volume)
+    else:
+        original = ", ".join(inputs[item.source] for item in case.image_files)
     originals = {"original_file": case.image.source, "original_sha256": original, "original_voxels_sha256": voxels}
     labelled = {"image_class": str(case.image_class)}
     if case.labels is not None:

@@ -227,7 +227,7 @@ def _sha256(path: Path, root: Path) -> str:
         MedProtectError: it is none, it cannot be read, or a symbolic link leads out of the dataset.
     """
     try:
-        out = leads_out(path, root)
+        out = any(leads_out(file, root) for file in (path, *(path.rglob("*") if path.is_dir() else ())))
     except (ValueError, RuntimeError) as error:  # a zero byte in its name; a link that leads to itself
         raise MedProtectError(f"{path}: not a path that leads to a file. Correct it.") from error
     if out:

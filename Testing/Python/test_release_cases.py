@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -24,43 +23,10 @@ from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.dicom_tree import DicomTree
 from MedProtectLib.release.roots import Roots
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, release_here, tree
+from release_cases import HIPPOCAMPUS, NAMES, bids, box, decathlon, manifest, release_here, tree, volume
 from samples import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-
-def volume(path: Path, seed: int) -> Path:
-    """A made MR volume of 20 x 20 x 12 voxels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.random.default_rng(seed).normal(400, 80, (20, 20, 12)).clip(0, 2000).astype(np.int16)
-    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1.0])), path)
-    return path
-
-
-def box(path: Path, first: int = 5) -> Path:
-    """A label map for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.zeros((20, 20, 12), np.uint8)
-    array[first : first + 10, first : first + 10, 3:9] = 1
-    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1.0])), path)
-    return path
-
-
-def bids(folder: Path, *images: str) -> Path:
-    """One subject of a BIDS dataset: images of its anatomy and one label map for all of them."""
-    for number, name in enumerate(images):
-        volume(folder / "sub-01" / "anat" / f"{name}.nii.gz", number)
-    box(folder / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
-    (folder / "dataset_description.json").write_text('{"Name": "made", "BIDSVersion": "1.8.0"}')
-    return folder
-
-
-def manifest(folder: Path, *rows: str) -> Path:
-    """A table of cases with label maps."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cases.csv").write_text("\n".join(("case,image,labels", *rows, "")))
-    return folder / "cases.csv"
 
 
 def test_a_case_that_stays_behind_leaves_what_others_need(run: Run, profile: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from MedProtectLib.io import read_labels, read_volume
 from MedProtectLib.release.case import Item, ReleaseCase, file_name_of
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.bids import Bids
-from release_cases import HIPPOCAMPUS, NAMES, decathlon, tree, voxels
+from release_cases import HIPPOCAMPUS, NAMES, box, decathlon, manifest, release_here, tree, volume, voxels
 from samples import Run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -135,6 +135,17 @@ def test_one_channel_of_nnunet_and_four_digits_of_decathlon(tmp_path: Path) -> N
     assert cases["b_0001"].labels == "labelsTr/b_0001.nii.gz"
 
 
+def test_test_images_are_channels_only_where_training_images_are(tmp_path: Path) -> None:
+    for name in ("labelsTr/liver_0005", "imagesTr/liver_0005", "imagesTs/liver_0000", "imagesTs/liver_0001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    layout = find_layout(tmp_path)
+    assert [case.name for case in layout.cases()] == ["liver_0005", "imagesTs/liver_0000", "imagesTs/liver_0001"]
+    for part in ("images", "labels"):
+        (tmp_path / f"{part}Tr" / "liver_0005.nii.gz").rename(tmp_path / f"{part}Tr" / f"liver{'_0000' * (part == 'images')}.nii.gz")
+    assert [case.name for case in find_layout(tmp_path).cases()] == ["liver", "imagesTs/liver"]
+
+
 def test_class_folders(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
     dataset = tmp_path / "in"
     for name in ("benign/1.png", "benign/2.png", "malignant/1.png"):
@@ -187,6 +198,24 @@ def test_a_manifest_keeps_its_columns_and_no_path_leaves_the_release(run: Run, p
             assert (tmp_path / "out" / row[column]).is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "in", "out", "out_private"]
     assert [case.name for case in find_cases(tmp_path / "out" / "cases.csv")] == ["../../b", "a"]
+
+
+@pytest.mark.parametrize(("cells", "said"), [(",l.nii.gz", "case 'a' names no file"), ("i.nii.gz, ", "it has no labels")])
+def test_blank_cells_of_a_manifest_are_said_to_be_blank(run: Run, profile: Path, tmp_path: Path, cells: str, said: str) -> None:
+    volume(tmp_path / "in" / "i.nii.gz", 1)
+    box(tmp_path / "in" / "l.nii.gz")
+    code, _, err = release_here(run, manifest(tmp_path / "in", f"a,{cells}"), tmp_path / "out", profile)
+    assert (code, err.count("\n")) == (1, 1)
+    assert said in err
+
+
+def test_channels_of_two_formats_are_named(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "in"
+    for number, extension in enumerate((".nii.gz", ".nii.gz", ".nii")):
+        volume(dataset / "imagesTr" / f"a_{number:04d}{extension}", number)
+    box(dataset / "labelsTr" / "a.nii.gz")
+    answer = release_here(run, dataset, tmp_path / "out", profile)[1]
+    assert "a_0000.nii.gz, a_0001.nii.gz, a_0002.nii are neither one image nor channels" in answer["problems"][0]["reason"]
 
 
 def test_bids_becomes_a_derivative(run: Run, profile: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Loads pydicom when imported; :mod:`MedProtectLib.io` loads it only for a folder 
 what is kept, changed and refused.
 """
 
-from MedProtectLib.io.dicom.reading import read, read_series
+from MedProtectLib.io.dicom.reading import read, read_series, series_at
 from MedProtectLib.io.dicom.references import rewrite_references
 from MedProtectLib.io.dicom.series import Inventory, LabelFile, Series, find_series, is_picture, scan
 from MedProtectLib.io.dicom.source import DicomSource, derived_uids
@@ -25,4 +25,5 @@ __all__ = [
     "read_series",
     "rewrite_references",
     "scan",
+    "series_at",
 ]

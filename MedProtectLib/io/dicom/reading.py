@@ -39,12 +39,21 @@ def read(path: Path, series: str | None = None) -> Volume:
     Raises:
         MedProtectError: no image or several; anything that makes it no volume of one grid or that cannot be written back.
     """
+    return read_series(series_at(path, series), path.resolve().name if path.is_dir() else path.name, path)
+
+
+def series_at(path: Path, series: str | None = None) -> Series:
+    """The image series that :func:`read` reads.
+
+    Raises:
+        MedProtectError: no image or several, or files that may be slices and cannot be read.
+    """
     if path.is_dir():
         found = scan(path)
         _check_readable(found)
         chosen = choose(found.series, series, path)
         _check_complete(chosen, found, path)
-        return read_series(chosen, path.resolve().name, path)
+        return chosen
     header = Header(path, read_dataset(path, pixels=False))
     if kind := LABEL_KINDS.get(sop_class(header)):
         raise MedProtectError(f"{path}: a {kind} object holds labels, not an image. Give it as --labels.")
@@ -56,7 +65,7 @@ def read(path: Path, series: str | None = None) -> Volume:
         found = inventory(sorted(p for p in path.parent.iterdir() if p.is_file()))
     belongs = next(one for one in found.series if path in one.files)
     _check_complete(belongs, found, path.parent)
-    return read_series(choose((belongs,), series, path.parent), path.name, path)
+    return choose((belongs,), series, path.parent)
 
 
 def read_series(series: Series, name: str | None = None, where: Path | None = None) -> Volume:

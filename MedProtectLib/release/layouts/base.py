@@ -10,12 +10,14 @@ from typing import ClassVar
 
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import data_of, extension_of, stem_of
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.volumes import READERS
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.roots import Roots
 
 ABOUT = ("README", "LICENSE", "LICENCE", "ATTRIBUTION", "CITATION", "CHANGES", "NOTICE")
+NOTES = ("", ".bib", ".cff", ".htm", ".html", ".md", ".pdf", ".rst", ".txt")
 
 
 class Layout(ABC):
@@ -50,7 +52,7 @@ class Layout(ABC):
     def common(self) -> Iterable[Item]:
         """Files about the whole dataset that go out as they are."""
         for path in entries(self.root):
-            if path.is_file() and path.name.split(".")[0].upper() in ABOUT and not leads_out(path, self.root):
+            if is_about(path) and not leads_out(path, self.root):
                 yield Item(path.name, path.name)
 
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
@@ -129,10 +131,27 @@ def names_of(items: tuple[Item, ...]) -> tuple[str, str | None]:
     return items[0].source, items[1].source if len(items) > 1 else None
 
 
+def is_about(path: Path) -> bool:
+    """Whether a file in the top folder is a note about the dataset, by its name; an image never is."""
+    return path.name.split(".")[0].upper() in ABOUT and path.suffix.lower() in NOTES and path.is_file() and not is_dicom(path)
+
+
 def leads_out(path: Path, root: Path) -> bool:
     """Whether a symbolic link on the way takes a path below the root to somewhere else: it could be any file of this machine."""
     below = path.is_relative_to(root) and ".." not in path.parts
     return below and not path.resolve().is_relative_to(root.resolve())
+
+
+def is_own_file(path: Path, root: Path) -> bool:
+    """Whether a file about the whole dataset is there.
+
+    Raises:
+        MedProtectError: it is a symbolic link that leads out of the dataset.
+    """
+    found = path.is_file()
+    if found and leads_out(path, root):
+        raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
+    return found
 
 
 def relative(path: Path, root: Path) -> str:

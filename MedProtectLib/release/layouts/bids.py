@@ -13,13 +13,14 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import extension_of, stem_of
 from MedProtectLib.release.case import Item, ReleaseCase
 from MedProtectLib.release.fingerprints import Fingerprints
-from MedProtectLib.release.layouts.base import Layout, entries, files_of, is_image, leads_out, names_of, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_below, files_of, is_image, is_own_file, leads_out, names_of, relative
 from MedProtectLib.untrusted import read_json
 from MedProtectLib.version import __version__
 
 DESCRIPTION = "dataset_description.json"
 NOT_A_DESCRIPTION = "not the description of a BIDS dataset, or damaged. Repair it."
 PARTICIPANTS = "participants.tsv"
+COLUMNS = "participants.json"  # what its columns mean
 IGNORED = ".bidsignore"
 LABEL_SUFFIXES = ("dseg", "mask", "seg")
 SIDECARS = (".json", ".bval", ".bvec")
@@ -46,7 +47,7 @@ class Bids(Layout):
 
     @staticmethod
     def _images(folder: Path) -> list[Path]:
-        return sorted(p for p in folder.rglob("*") if p.is_file() and is_image(p) and not p.name.startswith("."))
+        return sorted(p for p in files_below(folder) if p.is_file() and is_image(p)) if folder.is_dir() else []
 
     def _case(self, image: Path, labels: list[Path]) -> ReleaseCase:
         source = relative(image, self.root)
@@ -62,25 +63,35 @@ class Bids(Layout):
 
     def common(self) -> Iterable[Item]:
         yield from super().common()
-        for path in entries(self.root):
-            if path.is_file() and path.suffix == ".json" and path.name != DESCRIPTION and not leads_out(path, self.root):
-                yield Item(path.name, path.name)
-        for path in self.root.glob(f"derivatives/*/{DESCRIPTION}"):
-            if not leads_out(path, self.root):
+        for path in (self.root / COLUMNS, *self.root.glob(f"derivatives/*/{DESCRIPTION}")):
+            if path.is_file() and not leads_out(path, self.root):
                 yield Item(relative(path, self.root), relative(path, self.root))
 
     def check(self) -> None:
         self._about(set())
 
     def rewritten(self, released: Fingerprints) -> dict[str, bytes]:
-        return self._about({c.image.target.split("/")[0] for c in self.cases() if c.image.target in released})
+        subjects = {case.image.target.split("/")[0] for case in self.cases() if case.image.target in released}
+        inherited = self._inherited(case for case in self.cases() if case.image.target in released)
+        return self._about(subjects) | {path.name: path.read_bytes() for path in inherited}
+
+    def _inherited(self, cases: Iterable[ReleaseCase]) -> list[Path]:
+        """The sidecar files in the top folder that hold for an image or a label map of some cases."""
+        others = [p for p in entries(self.root) if p.suffix == ".json" and p.is_file() and not leads_out(p, self.root)]
+        found: list[Path] = []
+        for case in cases:
+            images = [Path(item.source) for item in (case.image, *case.copies)]
+            found += [path for path in others if any(_inherits(image, path) for image in images)]
+            others = [path for path in others if path not in found]
+        return found
 
     def _about(self, subjects: set[str]) -> dict[str, bytes]:
-        """The files about the dataset, for some of its subjects. Raises MedProtectError where one is damaged."""
+        """The files about the dataset, for some of its subjects. Raises MedProtectError where one is damaged or a link out of it."""
+        own = {name for name in (DESCRIPTION, IGNORED, PARTICIPANTS) if is_own_file(self.root / name, self.root)}
         files = {DESCRIPTION: (json.dumps(self._description(), indent=4, ensure_ascii=False) + "\n").encode()}
-        ignored = self.root / IGNORED
-        files[IGNORED] = (ignored.read_bytes().rstrip(b"\n") + b"\n" if ignored.is_file() else b"") + b"medprotect_*\n"
-        if (self.root / PARTICIPANTS).is_file():
+        ignored = (self.root / IGNORED).read_bytes().rstrip(b"\n") + b"\n" if IGNORED in own else b""
+        files[IGNORED] = ignored + b"medprotect_*\n"
+        if PARTICIPANTS in own:
             files[PARTICIPANTS] = self._participants(subjects)
         return files
 
@@ -111,7 +122,7 @@ class Bids(Layout):
         return text.getvalue().encode()
 
     def left_out(self) -> list[str]:
-        about = {item.source for item in self.common()} | {DESCRIPTION, PARTICIPANTS}
+        about = {item.source for item in self.common()} | {DESCRIPTION, PARTICIPANTS, *(p.name for p in self._inherited(self.cases()))}
         paths = (p for p in sorted(self.root.rglob("*")) if p.is_file() and not p.name.startswith("."))
         return [name for name in self.unused(relative(p, self.root) for p in paths) if name not in about]
 
@@ -139,6 +150,12 @@ def _labels(labels: Path, image: Path) -> bool:
     asked = {key: value for key, value in of_image.items() if key not in NOT_OF_ANATOMY}
     same = {key: value for key, value in of_labels.items() if key not in NOT_OF_ANATOMY} == asked
     return same and labels.parent.name == image.parent.name and (len(suffixes) == 1 or kind in suffixes)
+
+
+def _inherits(image: Path, sidecar: Path) -> bool:
+    """Whether a sidecar file in the top folder holds for an image: it has the image's suffix, and only entities that the image has."""
+    (entities, bare), of_image = _parts(sidecar), _parts(image)[0]
+    return bare == [_suffix(image)] and "sub" not in entities and entities.items() <= of_image.items()
 
 
 def _protected_name(path: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from MedProtectLib.io import stem_of
 from MedProtectLib.io.label_names import check_no_labels
 from MedProtectLib.release.case import Item, ReleaseCase
-from MedProtectLib.release.layouts.base import ABOUT, Layout, entries, files_below, files_of, is_image, relative
+from MedProtectLib.release.layouts.base import Layout, entries, files_below, files_of, is_about, is_image, relative
 
 
 class ClassFolders(Layout):
@@ -39,6 +39,6 @@ class ClassFolders(Layout):
                     yield ReleaseCase(name, Item(place, place), parts, image_class=path.parent.name)
 
     def left_out(self) -> list[str]:
-        loose = [p for p in entries(self.root) if p.is_file() and p.name.split(".")[0].upper() not in ABOUT]
+        loose = [p for p in entries(self.root) if p.is_file() and not is_about(p)]
         inside = (relative(p, self.root) for folder in entries(self.root) if folder.is_dir() for p in files_below(folder))
         return [relative(p, self.root) for p in loose] + self.unused(inside)

@@ -59,16 +59,21 @@ class DicomTree(Layout):
     def _case(self, series: Series, folder: Path, number: int | None) -> ReleaseCase:
         place = relative(folder, self.root)
         name = place if number is None else f"{'' if folder == self.root else place + '/'}series_{number:03d}"
-        if number is None and {Path(f).parent for f in series.files} == {folder} and self._alone(series, folder):
-            image = Item(place, name)
-            files: tuple[Item, ...] = (image,)
-        else:
-            image = Item(relative(Path(series.files[0]), self.root), self._target(series, name))
-            below = "" if series.alone else "/{}"
-            files = tuple(Item(relative(f, self.root), image.target + below.format(f.name)) for f in map(Path, series.files))
+        whole = number is None and {Path(f).parent for f in series.files} == {folder} and self._alone(series, folder)
+        image = Item(place, name) if whole else Item(relative(Path(series.files[0]), self.root), self._target(series, name))
+        below = "/{}" if whole or not series.alone else ""
+        files = tuple(Item(relative(f, self.root), image.target + below.format(f.name)) for f in map(Path, series.files))
         labels = self.labels_of.get(series.uid, [])
-        references = tuple(Item(r, r) for r in (relative(Path(label.path), self.root) for label in labels if self._only(label, series)))
-        return ReleaseCase(name, image, files, relative(Path(labels[0].path), self.root) if labels else None, references=references)
+        places = [relative(Path(label.path), self.root) for label in labels]
+        references, withheld = [], []
+        for label, place in zip(labels, places, strict=True):
+            named = [uid for uid in dict.fromkeys(label.series_uids) if uid in self.series_uids]
+            if len(named) == 1:
+                references.append(Item(place, place))
+            elif series.uid == named[0]:
+                withheld.append(f"{place} was withheld: it names {len(named)} series and can follow one only. Split it.")
+        labelled_by = places[0] if places else None
+        return ReleaseCase(name, image, files, labelled_by, references=tuple(references), withheld=tuple(withheld))
 
     @staticmethod
     def _alone(series: Series, folder: Path) -> bool:
@@ -80,11 +85,7 @@ class DicomTree(Layout):
         """A folder for a series, a file for a picture that is one by itself."""
         return f"{name}.dcm" if series.alone else name
 
-    def _only(self, label: LabelFile, series: Series) -> bool:
-        """Whether no other series of the tree is referred to, so that the object can follow this one."""
-        return not any(uid in self.series_uids for uid in label.series_uids if uid != series.uid)
-
     def left_out(self) -> list[str]:
         used = {source for case in self.cases() for source in case.sources}
         everything = (relative(p, self.root) for p in sorted(self.root.rglob("*")) if p.is_file())
-        return [name for name in everything if name not in used and Path(name).parent.as_posix() not in used]
+        return [name for name in everything if name not in used]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.io import extension_of
+from MedProtectLib.io.names import is_dicom
 
 PROCESS_BYTES = 600 * 2**20
 REGIONS_FACTOR, WHOLE_IMAGE_FACTOR = 8, 40  # measured with 2-byte voxels: 6 and 32 bytes a stored byte
 SHARE_OF_FREE = 0.8
 PACKED = {".nii.gz": 3, ".nrrd": 3, ".seg.nrrd": 3, ".mha": 3, ".png": 4, ".tif": 3, ".tiff": 3, ".npz": 1, ".hdr.gz": 3}
+DICOM_FACTOR = 2
 LARGEST_TRAILER_RATIO = 1032
 CGROUP = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
@@ -27,7 +29,7 @@ def stored_bytes(path: Path) -> int:
     """About how many bytes an image takes unpacked, from its size on disk and, for gzip, the size that it says at its end."""
     try:
         if path.is_dir():
-            return 2 * sum(p.stat().st_size for p in path.iterdir())
+            return DICOM_FACTOR * sum(p.stat().st_size for p in path.iterdir())
         size = path.stat().st_size
         if path.name.lower().endswith(".gz") and size > 8:
             with path.open("rb") as file:
@@ -35,7 +37,7 @@ def stored_bytes(path: Path) -> int:
                 said = int.from_bytes(file.read(4), "little")
             if size <= said <= LARGEST_TRAILER_RATIO * size:
                 return said
-        return size * PACKED.get(extension_of(path), 1)
+        return size * (PACKED.get(extension_of(path)) or (DICOM_FACTOR if is_dicom(path) else 1))
     except OSError:
         return 0
 
