@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.writer import this_writer
 
 WITHDRAWN = "withdrawn"
 STATISTICS = (
@@ -138,7 +139,7 @@ def _harmless(value: Any) -> Any:
 @contextmanager
 def _private_text(path: Path) -> Iterator[TextIO]:
     """A text file of its owner's alone that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{this_writer().name}.part")
     try:
         with os.fdopen(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="replace", newline=""

@@ -21,6 +21,7 @@ from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.base import Layout
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import FAIL, Settings
+from MedProtectLib.release.writer import this_writer
 from MedProtectLib.untrusted import LARGEST_RECORD
 
 NAME = "case /"  # in front of a case's name; no place begins so
@@ -47,7 +48,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
     places, uses = Fingerprints(), Fingerprints()
     layout.check()
     path = settings.roots.cases if write else Path(os.devnull)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part") if write else path
+    part = path.with_name(f".{path.name}.{this_writer().name}.part") if write else path
     if write:
         private_folder(path.parent)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from MedProtectLib.release.already import check_dataset
 from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.vault import check_same_key
+from MedProtectLib.release.writer import this_writer
 
 if TYPE_CHECKING:
     from MedProtectLib.release.keys import Key
@@ -98,7 +98,7 @@ def _check_previous(settings: Settings) -> None:
 
 def _write_manifest(settings: Settings, roots: Roots) -> bool:
     """In one step, so that of two runs that begin at once the later one finds the earlier one's. Whether this one was the first."""
-    part = roots.manifest.with_name(f".manifest.{os.getpid()}.part")
+    part = roots.manifest.with_name(f".manifest.{this_writer().name}.part")
     try:
         part.write_bytes(settings.to_bytes())
         part.chmod(0o600)
