@@ -13,7 +13,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.release.claims import holders
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.ledger import DIED, OK, OPEN, STARTED, merge, read_ledger
-from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.roots import MANIFEST, Roots
 from MedProtectLib.release.settings import Settings
 
 
@@ -54,7 +54,7 @@ def status_of(folder: Path) -> ReleaseStatus:
     Raises:
         MedProtectError: there is no release.
     """
-    roots = Roots.of(folder, None) if not (folder / "manifest.json").is_file() else Roots(folder, folder)
+    roots = Roots.of(folder, None) if not (folder / MANIFEST).is_file() else Roots(folder, folder)
     if not roots.manifest.is_file():
         raise MedProtectError(f"{folder}: no release is here. Give its private folder, or the shareable one it is named after.")
     settings = Settings.load(roots.manifest)

@@ -15,6 +15,7 @@ from MedProtectLib.io import read_volume, write_volume
 from MedProtectLib.release.claims import claimed
 from MedProtectLib.release.keys import SiteKey, save_key
 from MedProtectLib.release.restore import restore_file, restore_volume
+from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.vault import find_entry, seal
 from release_cases import tree
 from samples import Run
@@ -128,6 +129,27 @@ def test_output_is_private_and_never_in_the_way(case: Sealed, tmp_path: Path, ke
         restore_file(case.protected, case.vault, key, tmp_path / "other" / "image.nrrd")
     with pytest.raises(MedProtectError, match="no such folder"):
         restore_file(case.protected, tmp_path / "nowhere", key, tmp_path / "other" / "image.nii")
+
+
+def test_no_original_goes_where_it_would_be_shared(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
+    link = tmp_path / "links" / "image.nii"
+    link.parent.mkdir()
+    link.symlink_to(case.protected)
+    for output in (case.protected.with_name("back.nii"), link.with_name("back.nii")):
+        with pytest.raises(MedProtectError, match="protected file's own folder"):
+            restore_file(link, case.vault, key, output)
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "case_record.json").touch()
+    (results / "case_protected.nii").touch()
+    unfinished = tmp_path / "release"
+    settings = Settings("test", "in", "decathlon", str(unfinished), "private", "p", "0")
+    (case.vault.parent / "manifest.json").write_bytes(settings.to_bytes())
+    for folder in (results, unfinished):
+        with pytest.raises(MedProtectError, match=f"{folder} holds what may be shared"):
+            restore_file(case.protected, case.vault, key, folder / "new" / "image.nii")
+    assert not unfinished.exists()
+    assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
 
 
 def test_an_output_of_another_format_leaves_nothing(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
