@@ -378,6 +378,24 @@ def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("linked", [False, True])
+def test_images_of_a_release_are_refused_wherever_they_are_named(linked: bool, run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out, table = decathlon(tmp_path / "in", 1, 1), tmp_path / "out", tmp_path / "elsewhere" / "cases.csv"
+    assert release_here(run, dataset, out, profile, "--unlabelled", "copy")[0] == 0
+    images = out / "imagesTr"
+    if linked:
+        images = tmp_path / "link"
+        images.symlink_to(out / "imagesTr")
+    table.parent.mkdir()
+    rows = ("case,image,labels", f"a,{images / NAMES[0]},{out / 'labelsTr' / NAMES[0]}", f"b,{out / 'imagesTs' / NAMES[1]},")
+    table.write_text("\n".join(rows))
+    code, answer, _ = release_here(run, table, tmp_path / "again", profile, "--unlabelled", "copy")
+    assert (code, answer["counts"]["quarantined"], answer["counts"]["copied"]) == (1, 1, 1), "what went out as it was may go again"
+    assert "protected already" in answer["problems"][0]["reason"]
+    assert [p.name for p in (tmp_path / "again" / "images").iterdir()] == ["b.nii.gz"]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_renamed_image_in_two_files_is_known_by_its_record(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, single, mixed = decathlon(tmp_path / "in", 1), tmp_path / "single", tmp_path / "mixed"
     image = tmp_path / "ct.hdr"
