@@ -196,15 +196,18 @@ def test_command_line(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> N
     assert "wrong key" in err
 
 
-def test_a_vault_that_a_release_writes_to_is_not_rotated(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
+def test_a_vault_that_a_release_writes_to_is_not_rotated(tmp_path: Path, key: SiteKey, run: Run, rng: np.random.Generator) -> None:
+    vault = sealed(tmp_path / "private", "NIfTI", "i2", key, rng).vault
+    (vault / "part").mkdir()
     save_key(key, tmp_path / "old.key")
     run("keys", "new", tmp_path / "new.key")
-    rotate = ("keys", "rotate", case.vault, "--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
-    before = tree(case.vault)
-    with claimed(case.vault.parent / "claims", "case_1"):
-        code, _, err = run(*rotate)
-    assert (code, "a release is at work on it (case 'case_1', process" in err, tree(case.vault)) == (1, True, before)
-    assert run(*rotate)[0] == 0
+    keys = ("--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
+    before = tree(vault)
+    with claimed(vault.parent / "claims", "case_1"):
+        for folder in (vault, vault.parent, tmp_path, vault / "part"):
+            code, _, err = run("keys", "rotate", folder, *keys)
+            assert (code, "a release is at work on it (case 'case_1', process" in err, tree(vault)) == (1, True, before), folder
+    assert run("keys", "rotate", vault, *keys)[0] == 0
 
 
 def test_a_rotated_vault_opens_with_the_new_key_alone(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
