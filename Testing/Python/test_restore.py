@@ -114,6 +114,15 @@ def test_an_entry_found_by_its_header(case: Sealed, tmp_path: Path, key: SiteKey
     assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
 
 
+def test_a_damaged_copy_of_an_entry_hides_no_good_one(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
+    for folder in ("a", "z"):
+        (case.vault / folder).mkdir()
+        (case.vault / folder / case.entry.name).write_bytes(case.entry.read_bytes()[:20])
+    assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
+    case.entry.unlink()
+    refused("not a MedProtect vault entry, or damaged", case, tmp_path / "again", key)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_output_is_private_and_never_in_the_way(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
     output = tmp_path / "back" / "image.nii"
