@@ -269,7 +269,9 @@ def find_entry(vault: Path, volume: Volume, key: Key | None = None) -> Entry:
 
 def best_for(key: Key | None, entries: Sequence[Path]) -> Path:
     """Of several entries of one content, which is that of several cases or releases, the first that a key opens, else the first."""
-    return next((path for path in entries if key is not None and _opens(key, path)), entries[0])
+    if key is None or len(entries) == 1:
+        return entries[0]
+    return next((path for path in entries if _opens(key, path)), entries[0])
 
 
 def _of_content(paths: Iterable[Path], content: str) -> tuple[list[Path], MedProtectError | None]:

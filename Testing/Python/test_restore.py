@@ -269,11 +269,13 @@ def test_every_image_of_a_medmnist_file_comes_back(tmp_path: Path, key: SiteKey,
         for n in range(len(array)):
             before, after = member_volume(array, n, "x"), member_volume(changed[name], n, "x")
             assert np.array_equal(member_array(before), array[n])
-            seal(before, after, key, "test", f"{name} {n}").save(tmp_path / "vault")
+            for release in ("next", "test"):
+                seal(before, after, key, release, f"{name} {n}").save(tmp_path / "vault" / release)
     rewrite(original, protected, changed)
     output = tmp_path / "back" / "in.npz"
     restored = restore_file(protected, tmp_path / "vault", key.for_release("test"), output)
     assert restored.case == "6 images"
+    assert restore_file(protected, tmp_path / "vault", key.for_release("next"), tmp_path / "next" / "in.npz").release == "next"
     with np.load(output) as again:
         assert {name: again[name].tobytes() for name in again} == {name: array.tobytes() for name, array in (images | labels).items()}
     with pytest.raises(MedProtectError, match="not case"):
