@@ -458,6 +458,15 @@ def test_wrong_usage_is_one_line(run: Run, profile: Path, tmp_path: Path, option
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "x" * 600, " ", ""])
+def test_a_name_is_one_with_and_without_a_vault(name: str, run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    for option in ("--no-vault", "--dry-run"):
+        code, _, said = run("release", dataset, "--output", tmp_path / "out", "--profile", profile, "--name", name, option)
+        assert (code, said.count("\n"), "not a name for a release" in said) == (1, 1, True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["in/out", "in", "."])
 def test_input_shareable_and_private_files_stay_apart(run: Run, profile: Path, tmp_path: Path, place: str) -> None:
     dataset = decathlon(tmp_path / "in", 1)
