@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,13 +72,9 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 @dataclass
 class Status:
-    """The last thing that the ledger says of every case, and counts of it."""
+    """The last thing that the ledger says of every case."""
 
     last: dict[str, tuple[float, str]] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> Counter[str]:
-        return Counter(event for _, event in self.last.values())
 
 
 def merge(folder: Path) -> Status:
