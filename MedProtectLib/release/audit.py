@@ -18,6 +18,7 @@ from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.writer import this_writer
 
 WITHDRAWN = "withdrawn"
+DAMAGED = "case '{}': its private record is damaged. Remove its folder and use --resume."
 STATISTICS = (
     "psnr_db",
     "psnr_roi_db",
@@ -85,7 +86,7 @@ def _entries(outcomes: Iterable[Outcome], withdrawn: Iterable[str]) -> Iterator[
             entry = _entry(outcome)
             _row(entry)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise MedProtectError(f"case '{outcome.case}': its private record is damaged. Remove its folder and use --resume.") from error
+            raise MedProtectError(DAMAGED.format(outcome.case)) from error
         yield entry
     for case in withdrawn:
         yield {"case": case, "status": WITHDRAWN, "reason": "it was in the previous version and is not in this one.", "protected": False}

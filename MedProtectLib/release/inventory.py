@@ -107,7 +107,10 @@ def listed(roots: Roots) -> Iterator[dict[str, Any]]:
     try:
         with roots.cases.open(encoding="utf-8") as lines:
             while line := lines.readline(LARGEST_RECORD):
-                yield json.loads(line)
+                content = json.loads(line)
+                if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+                    raise ValueError("no case")
+                yield content
     except (OSError, ValueError, RecursionError) as error:
         raise MedProtectError(f"{roots.cases}: the list of cases is damaged. Write it anew with --resume.") from error
 

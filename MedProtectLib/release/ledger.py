@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.outputs import private_folder
+from MedProtectLib.recorded import is_number
 from MedProtectLib.release.writer import this_writer
 
 RUN, ENDED, STARTED, DIED = "run", "ended", "started", "died"
@@ -67,7 +68,8 @@ def _parsed(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and {"time", "event"} <= entry.keys() else None
+    whole = isinstance(entry, dict) and is_number(entry.get("time")) and isinstance(entry.get("event"), str)
+    return entry if whole and isinstance(entry.get("case", ""), str) else None
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.recorded import is_number
 from MedProtectLib.release.claims import holders
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.ledger import DIED, OK, OPEN, STARTED, merge, read_ledger
@@ -71,6 +72,6 @@ def _pace(ledger: Path) -> float | None:
     what the case took is counted.
     """
     entries = (entry for entry in read_ledger(ledger) if entry["event"] == OK)
-    ended = sorted((float(entry["time"]), float(entry["seconds"])) for entry in entries if isinstance(entry.get("seconds"), int | float))
+    ended = sorted((float(entry["time"]), float(entry["seconds"])) for entry in entries if is_number(entry.get("seconds")))
     gaps = [min(took, after - before) for (before, _), (after, took) in pairwise(ended)]
     return (ended[0][1] + sum(gaps)) / len(ended) if ended else None

@@ -504,6 +504,42 @@ def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
     assert run("release", "--status", tmp_path)[0] == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("name", "content", "codes"),
+    [
+        ("ledger/other.jsonl", '{"time": "x", "event": "ok", "case": "a"}\n{"time": 1, "event": "ok", "case": ["a"]}\n', (0, 0, 0)),
+        ("ledger/other.jsonl", '{"time": 1, "event": "ok", "case": "a", "seconds": 1' + "0" * 400 + "}\n", (0, 0, 0)),
+        ("cases.jsonl", "[]\n", (1, 1, 0)),
+        ("cases.jsonl", '{"name": 1}\n', (1, 1, 0)),
+        ("cases/{case}/record.json", '{"key": "x", "outputs": {}}', (0, 1, 0)),
+        ("cases/{case}/record.json", '{"case": "{case}", "key": "x", "outputs": []}', (0, 1, 0)),
+    ],
+)
+def test_damaged_private_files_are_told_or_made_anew(
+    name: str, content: str, codes: tuple[int, ...], run: Run, profile: Path, tmp_path: Path
+) -> None:
+    dataset, out, case = decathlon(tmp_path / "in", 1), tmp_path / "out", NAMES[0].removesuffix(".nii.gz")
+    assert release_here(run, dataset, out, profile)[0] == 0
+    done = tree(out)
+    (tmp_path / "out_private" / name.replace("{case}", case)).write_text(content.replace("{case}", case))
+    assert (run("release", "--status", out)[0], run("release", "--verify", out)[0]) == codes[:2]
+    assert release_here(run, dataset, out, profile, "--resume")[0] == codes[2]
+    assert tree(out) == done
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_record_that_lacks_what_goes_out_is_damaged(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out, case = decathlon(tmp_path / "in", 1), tmp_path / "out", NAMES[0].removesuffix(".nii.gz")
+    assert release_here(run, dataset, out, profile)[0] == 0
+    path = tmp_path / "out_private" / "cases" / case / "record.json"
+    record = json.loads(path.read_text())
+    del record["shareable"]["method"]
+    path.write_text(json.dumps(record))
+    code, _, said = release_here(run, dataset, out, profile, "--resume")
+    assert (code, said.count("\n"), "its private record is damaged" in said) == (1, 1, True)
+
+
 def test_the_pace_leaves_pauses_out(tmp_path: Path) -> None:
     made = Settings("r", "/x", "l", str(tmp_path / "out"), str(tmp_path), "p", "0" * 64)
     made.roots.manifest.write_bytes(made.to_bytes())
