@@ -19,6 +19,16 @@ from MedProtectLib.release.roots import MEMBER, SUMMARY, Roots
 from MedProtectLib.release.writer import this_writer
 
 PLACED = "placed.json"  # which files are being put into the shareable root
+NEEDED = {
+    "case": str,
+    "key": str,
+    "status": str,
+    "inputs": dict,
+    "outputs": dict,
+    "original_voxels_sha256": str,
+    "withheld": list,
+    "shareable": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -113,12 +123,13 @@ def write_record(roots: Roots, record: Mapping[str, Any]) -> None:
 
 
 def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
-    """The record of a committed case, None when there is none."""
+    """The record of a committed case, None when there is none or what is needed of it is missing."""
     try:
         record = json.loads(roots.record(case).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "key" in record and "outputs" in record else None
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in NEEDED.items())
+    return record if whole else None
 
 
 def read_reason(roots: Roots, case: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import sha256_file
 from MedProtectLib.records import LIMITS
-from MedProtectLib.release.audit import Outcome, write_audit
+from MedProtectLib.release.audit import DAMAGED, Outcome, write_audit
 from MedProtectLib.release.commit import read_reason, read_record
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.inventory import listed
@@ -138,7 +138,10 @@ def _write_shareable(roots: Roots, settings: Settings, common: Iterable[str]) ->
         for outcome in outcomes(roots):
             if outcome.record is not None:
                 shareable = shareable_line(outcome.record)
-                tally.add(shareable)
+                try:
+                    tally.add(shareable)
+                except (LookupError, TypeError) as error:
+                    raise MedProtectError(DAMAGED.format(outcome.case)) from error
                 file.write((json.dumps(shareable, sort_keys=True) + "\n").encode())
     summary = {
         "schema": SCHEMA,

@@ -22,6 +22,7 @@ from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.base import Layout
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import FAIL, Settings
+from MedProtectLib.release.writer import this_writer
 from MedProtectLib.untrusted import LARGEST_RECORD
 
 NAME = "case /"  # in front of a case's name; no place begins so
@@ -48,7 +49,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
     places, uses = Fingerprints(), Fingerprints()
     layout.check()
     path = settings.roots.cases if write else Path(os.devnull)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part") if write else path
+    part = path.with_name(f".{path.name}.{this_writer().name}.part") if write else path
     if write:
         private_folder(path.parent)
     try:
@@ -107,7 +108,10 @@ def listed(roots: Roots) -> Iterator[dict[str, Any]]:
     try:
         with roots.cases.open(encoding="utf-8") as lines:
             while line := lines.readline(LARGEST_RECORD):
-                yield json.loads(line)
+                content = json.loads(line)
+                if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+                    raise ValueError("no case")
+                yield content
     except (OSError, ValueError, RecursionError) as error:
         raise MedProtectError(f"{roots.cases}: the list of cases is damaged. Write it anew with --resume.") from error
 

@@ -18,6 +18,7 @@ from MedProtectLib.staging import PRIVATE, named_folder
 
 RECORDS = "medprotect_records.jsonl"
 SUMMARY = "medprotect_release.json"  # there when the release is finished, and not while somebody works on it
+MANIFEST = "manifest.json"
 MEMBER = "protected.npy"
 
 
@@ -50,7 +51,7 @@ class Roots:
     @property
     def manifest(self) -> Path:
         """What the release is made with."""
-        return self.private / "manifest.json"
+        return self.private / MANIFEST
 
     @property
     def cases(self) -> Path:

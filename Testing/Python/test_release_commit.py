@@ -152,7 +152,8 @@ def test_a_released_case_is_not_quarantined(run: Run, profile: Path, tmp_path: P
 def test_whoever_comes_too_late_changes_nothing(tmp_path: Path) -> None:
     roots = Roots.of(tmp_path / "out", None)
     case = ReleaseCase("a", Item("a.nrrd", "a.nrrd"), (Item("a.nrrd", "a.nrrd"),))
-    record = {"case": "a", "key": "1", "outputs": {}}
+    record = {"case": "a", "key": "1", "status": "ok", "inputs": {}, "outputs": {}, "withheld": [], "shareable": {}}
+    record["original_voxels_sha256"] = "0"
     roots.output.mkdir()
     with staged(roots, case) as late, staged(roots, case) as early:
         for stage, content in ((late, "late"), (early, "early")):
