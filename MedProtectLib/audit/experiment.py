@@ -107,21 +107,19 @@ class Experiment:
         for split in SPLITS:
             if not any(case.labelled for case in self.data.cases[split]):
                 raise MedProtectError(f"none of the {len(self.data.cases[split])} cases in '{split}' has a label: nothing can be scored.")
-            if self.data.task == CLASSIFICATION:
-                self._check_classes(split)
+            if self.data.task == CLASSIFICATION and len(self.data.classes) - len(self.absent_from(split)) < 2:
+                raise MedProtectError(
+                    f"all cases in '{split}' are of one class: nothing tells classes apart. Take cases of another class in."
+                )
         for option, steps in (("--steps", self.steps), ("--fit-steps", self.releases.fit_steps)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{option} {steps}: give at least 1.")
         Protector(bound=self.releases.bound, target_psnr=self.releases.target_psnr)
 
-    def _check_classes(self, split: str) -> None:
-        """Tell of classes that a list lacks. Raises MedProtectError where it has a single one."""
+    def absent_from(self, split: str) -> list[str]:
+        """The classes of whole images that a list has no case of."""
         there = {int(case.target) for case in self.data.cases[split]}
-        absent = [str(name) for number, name in enumerate(self.data.classes) if number not in there]
-        if len(there) < 2:
-            raise MedProtectError(f"all cases in '{split}' are of one class: nothing tells classes apart. Take cases of another class in.")
-        if absent:
-            LOG.warning("no case in '%s' is of class %s: its scores are of the other classes.", split, ", ".join(absent))
+        return [str(name) for number, name in enumerate(self.data.classes) if number not in there]
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -161,6 +159,9 @@ def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignor
     """
     experiment.check()
     _check_same(experiment, rows, report)
+    for split in SPLITS if experiment.data.task == CLASSIFICATION else ():
+        if absent := experiment.absent_from(split):
+            LOG.warning("no case in '%s' is of class %s: its scores are of the other classes.", split, ", ".join(absent))
     open_runs = [run for run in experiment.runs if run not in rows]
     meter = _Meter(sum(run.steps for run in open_runs), report)
     test = experiment.data.samples(TEST)
