@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from MedProtectLib.methods.base import CLASSIFICATION, SEGMENTATION, Purpose
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.profile import Profile
 from MedProtectLib.progress import Report, Stage, ignore
+from MedProtectLib.release.claims import claimed, holders
 from MedProtectLib.volume import Geometry, LabelMap, Volume
 from MedProtectLib.window import check_modality, check_window
 
@@ -69,7 +70,9 @@ def work_folder(output: Path) -> Path:
 
 
 def _check_work(work: Path, identity: str, resume: bool) -> None:
-    """Raises MedProtectError where a fit cannot begin in the work folder, or not go on from what is there."""
+    """Raises MedProtectError where a fit cannot begin in the work folder, or not go on from what is there, or another one does."""
+    if work.name in holders(work.parent):
+        raise _at_work(work)
     if work.exists() and not work.is_dir():
         raise MedProtectError(f"{work}: this is a file, and the fit needs a folder of this name. Move it, or choose another --output.")
     found = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
@@ -87,20 +90,27 @@ def _check_work(work: Path, identity: str, resume: bool) -> None:
 def _working_in(work: Path, identity: str, is_first: bool) -> Iterator[None]:
     """The first process's work folder. What fits made there is removed at the end, unless a run with --resume can go on from it."""
     made = [work, *(folder for folder in work.parents if not folder.exists())]
-    can_go_on = False
+    can_go_on = mine = False
     try:
-        if is_first:
-            private_folder(work)
-            write_private(work / IDENTITY, identity.encode())
-        yield
+        with claimed(work.parent, work.name) if is_first else nullcontext(True) as mine:
+            if not mine:
+                raise _at_work(work)
+            if is_first:
+                private_folder(work)
+                write_private(work / IDENTITY, identity.encode())
+            yield
     except BaseException as error:
         can_go_on = (work / INDEX).is_file()
         if isinstance(error, OSError):
             raise _not_written(error, work, " and go on with --resume" if can_go_on else "") from error
         raise
     finally:
-        if is_first and not can_go_on:
+        if is_first and mine and not can_go_on:
             _clear(work, made)
+
+
+def _at_work(work: Path) -> MedProtectError:
+    return MedProtectError(f"{work}: another fit is at work here. Wait for it, or choose another --output.")
 
 
 def _not_written(error: OSError, work: Path, advice: str = "") -> MedProtectError:

@@ -12,6 +12,7 @@ from MedProtectLib import Profile
 from MedProtectLib.cli.main import main
 from MedProtectLib.fitting import cotrain
 from MedProtectLib.fitting.fit import MADE
+from MedProtectLib.release.claims import claimed
 
 
 @pytest.fixture
@@ -93,6 +94,21 @@ def test_an_interrupted_fit_is_not_thrown_away(
         assert {path.name: path.read_bytes() for path in work.iterdir()} == before
     assert main([*command, "--resume"]) == 0
     assert not work.exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_two_fits_do_not_mix(more: tuple[str, ...], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = tmp_path / "site.medprotect"
+    work = tmp_path / "site.medprotect.work"
+    work.mkdir()
+    (work / "index.json").write_text("of the other")
+    with claimed(tmp_path, work.name):
+        assert main(["fit", str(dataset), "--output", str(profile), "--method", "lsp", *more]) == 1
+    assert f"{work}: another fit is at work here" in capsys.readouterr().err
+    assert (work / "index.json").read_text() == "of the other"
+    shutil.rmtree(work)
+    assert main(["fit", str(dataset), "--output", str(profile), "--method", "lsp", *more]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("site")) == [profile.name]
 
 
 @pytest.mark.parametrize("resume", [False, True])
