@@ -9,13 +9,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedProtectLib.outputs import private_folder
 from MedProtectLib.recorded import is_number
-from MedProtectLib.release.writer import this_writer
+from MedProtectLib.release.writer import Writer, this_writer
 
 RUN, ENDED, STARTED, DIED = "run", "ended", "started", "died"
 OK, SKIPPED, COPIED, QUARANTINED, FAILED, BUSY = "ok", "skipped", "copied", "quarantined", "failed", "busy"
@@ -70,6 +71,16 @@ def _parsed(line: str) -> dict[str, Any] | None:
         return None
     whole = isinstance(entry, dict) and is_number(entry.get("time")) and isinstance(entry.get("event"), str)
     return entry if whole and isinstance(entry.get("case", ""), str) else None
+
+
+def running(folder: Path) -> list[Writer]:
+    """Processes of this machine that have begun a run, have not ended it and are there."""
+    runs: dict[Writer, bool] = {}
+    for entry in read_ledger(folder):
+        if entry["event"] in (RUN, ENDED):
+            with suppress(KeyError, TypeError, ValueError):
+                runs[Writer.from_json(entry)] = entry["event"] == RUN
+    return [writer for writer, begun in runs.items() if begun and writer.is_gone() is False]
 
 
 @dataclass

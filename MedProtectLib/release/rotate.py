@@ -10,6 +10,7 @@ from MedProtectLib.errors import MedProtectError
 from MedProtectLib.progress import Progress, Report, ignore
 from MedProtectLib.release.claims import holders
 from MedProtectLib.release.keys import Key
+from MedProtectLib.release.ledger import running
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.vault import SUFFIX, Entry
 
@@ -34,8 +35,10 @@ def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation
     """
     entries = sorted(vault.rglob(f"*{SUFFIX}"))
     for private in _private_roots(vault, entries):
-        for case, holder in holders(Roots(private, private).claims).items():
-            raise MedProtectError(f"{private}: a release is at work on it (case '{case}', {holder}). Wait for its end, or stop it first.")
+        roots = Roots(private, private)
+        at_work = [f"case '{case}', {holder}" for case, holder in holders(roots.claims).items()]
+        for told in at_work + [f"process {run.pid} on {run.host}" for run in running(roots.ledger)]:
+            raise MedProtectError(f"{private}: a release is at work on it ({told}). Wait for its end, or stop it first.")
     if not entries:
         raise MedProtectError(f"{vault}: no vault entries ({SUFFIX}) here. Give the vault's folder.")
     for part in vault.rglob(f".*{SUFFIX}.*.part"):  # of a process that was killed; the old key would go on opening it

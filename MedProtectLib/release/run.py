@@ -65,9 +65,9 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
         summary = Summary(apart(list_cases, settings))
         ledger.append(RUN, cases=summary.inventory.cases, shard=share.as_json(), jobs=workforce.jobs, parameters=settings.parameters())
     stage = Stage("release", len(range(share.index - 1, summary.inventory.cases, share.count)), report)
-    runner = _runner(settings, workforce, ledger)
-    (roots.output / SUMMARY).unlink(missing_ok=True)
     try:
+        runner = _runner(settings, workforce, ledger)
+        (roots.output / SUMMARY).unlink(missing_ok=True)
         sweep(roots)
         with closing(_settled_by(runner, replace(job, manifest=str(roots.manifest)), share(listed(roots)))) as results:
             for result in results:
@@ -77,8 +77,8 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
                     break
     finally:
         sweep(roots)
-    with suppress(OSError):
-        ledger.append(ENDED, counts=dict(summary.counts), stopped=summary.stopped)
+        with suppress(OSError):
+            ledger.append(ENDED, counts=dict(summary.counts), stopped=summary.stopped)
     if not summary.stopped and not holders(roots.claims) and (workforce.shard is None or all_settled(roots)):
         apart(finish, settings)
         summary.finished = True

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.fitting.dataset import find_cases
 from MedProtectLib.fitting.fit import FitOptions, fit, fit_on_case
 from MedProtectLib.io import read_labels, read_volume
-from MedProtectLib.release.keys import SiteKey, save_key
+from MedProtectLib.release.claims import claimed
+from MedProtectLib.release.keys import SiteKey, load_key, save_key
+from MedProtectLib.release.rotate import rotate
 from release_cases import NAMES, decathlon, release_here, tree, voxels
 from samples import Run
 
@@ -148,6 +152,32 @@ def test_half_written_entries_do_not_outlive_a_rotation(run: Run, profile: Path,
     save_key(SiteKey.new(), tmp_path / "new.key")
     assert run("keys", "rotate", vault, "--key", key, "--new-key", tmp_path / "new.key")[0] == 0
     assert [p.name for p in vault.iterdir()] == [entry.name]
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_release_between_two_cases_is_at_work(
+    run: Run, profile: Path, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out, vault = decathlon(tmp_path / "in", 2), tmp_path / "out", tmp_path / "out_private" / "vault"
+    new, said = SiteKey.new(), list[str]()
+
+    def between(folder: Path, case: str) -> AbstractContextManager[bool]:
+        if vault.exists():
+            with pytest.raises(MedProtectError) as refusal:
+                rotate(vault, load_key(key), new)
+            said.append(str(refusal.value))
+        return claimed(folder, case)
+
+    monkeypatch.setattr("MedProtectLib.release.process.claimed", between)
+    assert call(run, dataset, out, profile, key)[0] == 0
+    assert len(said) == 1
+    assert f"a release is at work on it (process {os.getpid()}" in said[0]
+    monkeypatch.setattr("MedProtectLib.release.process._settled", stopped)
+    assert run("release", dataset, "--output", out, "--profile", profile, "--key", key, "--jobs", 0, "--resume")[0] == 1
+    assert rotate(vault, load_key(key), new).changed == 2, "a run that failed has ended as well"
 
 
 def test_lost_entries_of_a_medmnist_file_and_of_channels(run: Run, tmp_path: Path, key: Path, rng: np.random.Generator) -> None:
