@@ -191,6 +191,17 @@ def test_a_labelled_case_in_an_unknown_format_is_quarantined(
     assert more or "no image format is known by '.mgz'" in said
 
 
+def test_a_labelled_bids_image_of_an_unknown_format_is_a_case(tmp_path: Path) -> None:
+    dataset = bids(tmp_path, "sub-01_T1w")
+    (dataset / "sub-01" / "anat" / "sub-01_scans.tsv").write_text("x")
+    (dataset / "sub-01" / "anat" / "sub-01_notes.txt").write_text("x")
+    assert [case.name for case in find_layout(dataset).cases()] == ["sub-01_T1w"], "the label map has an image"
+    (dataset / "sub-01" / "anat" / "sub-01_notes.txt").unlink()
+    (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz").rename(dataset / "sub-01" / "anat" / "sub-01_T1w.mgz")
+    (case,) = find_layout(dataset).cases()
+    assert (case.image.source, case.labels) == ("sub-01/anat/sub-01_T1w.mgz", "sub-01/anat/sub-01_dseg.nii.gz")
+
+
 def test_files_that_stay_behind_are_counted(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset = decathlon(tmp_path / "in", 1)
     code, answer, said = release_here(run, dataset, tmp_path / "out", profile)
