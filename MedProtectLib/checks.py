@@ -18,6 +18,7 @@ from MedProtectLib.window import PERCENTILES, IntensityWindow
 LEVELS_ADVISED = 2
 LARGEST_SHARE = 0.5  # of the range of values that may change, for a bound without a warning
 LARGEST_SEED = 2**63
+LARGEST_VALUE = 1e100
 BYTES_OF_FLOATS = (4, 8)
 
 
@@ -64,6 +65,13 @@ def check_case(volume: Volume, labels: LabelMap) -> None:
     stored = volume.array.dtype
     if stored.kind not in "iuf" or (stored.kind == "f" and stored.itemsize not in BYTES_OF_FLOATS):
         raise MedProtectError(f"{volume.name}: stored as {stored}. Store it as whole numbers, float32 or float64.")
+
+
+def check_measurable(volume: Volume) -> None:
+    """Raises MedProtectError for values whose squares no float holds."""
+    largest = max(-float(volume.array.min()), float(volume.array.max()))
+    if largest > LARGEST_VALUE:
+        raise MedProtectError(f"{volume.name}: its values reach {largest:g}; beyond {LARGEST_VALUE:g} nothing can be measured. Scale them.")
 
 
 def check_key(key: object) -> None:

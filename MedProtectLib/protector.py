@@ -11,6 +11,7 @@ from MedProtectLib.checks import (
     check_bound,
     check_case,
     check_levels,
+    check_measurable,
     check_regions,
     check_seed,
     check_target,
@@ -156,6 +157,7 @@ class Protector:
         """
         check_case(volume, labels)
         check_finite(volume.array, volume.name)
+        check_measurable(volume)
         profile, method, notices = self.fitted_for(volume, labels, report)
         drawn = bool(notices)
         bound = self.bound if self.bound is not None else profile.bound

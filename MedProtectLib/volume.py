@@ -12,7 +12,6 @@ import numpy as np
 from MedProtectLib.errors import MedProtectError
 
 SHOWN_SEGMENTS = 10
-LARGEST_FLOAT = 1e100
 
 
 @dataclass(frozen=True)
@@ -194,15 +193,13 @@ def as_labels(array: np.ndarray, name: object) -> np.ndarray:
 
 
 def check_finite(array: np.ndarray, name: object) -> None:
-    """Raises MedProtectError where floats are not a number, infinite, or too large for their squares."""
+    """Raises MedProtectError where floats are infinite or not a number."""
     if array.dtype.kind != "f":
         return
-    largest = min(LARGEST_FLOAT, float(np.finfo(array.dtype).max))
-    bad = sum(slab.size - int(np.count_nonzero(np.abs(slab) <= largest)) for slab in array)
+    bad = sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in array)
     if bad:
         raise MedProtectError(
-            f"{name}: {bad:,} of {array.size:,} voxels are infinite or not a number (or beyond {LARGEST_FLOAT:g}). "
-            "Replace them first, for example by 0."
+            f"{name}: {bad:,} of {array.size:,} voxels are infinite or not a number. Replace them first, for example by 0."
         )
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from MedProtectLib.audit.data import AuditData, Sample
 from MedProtectLib.audit.settings import Setting
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.methods.base import SEGMENTATION
 
 FORCED_FOREGROUND = 1 / 3
@@ -42,9 +43,15 @@ class Normalisation:
 
     @classmethod
     def of(cls, data: AuditData, samples: Sequence[Sample]) -> Normalisation:
-        """The one that a trainer would find on ``samples``."""
+        """The one that a trainer would find on ``samples``.
+
+        Raises:
+            MedProtectError: of a CT, where none of the samples has a label.
+        """
         if not data.ct or data.task != SEGMENTATION:
             return cls()
+        if not any((sample.target > 0).any() for sample in samples):
+            raise MedProtectError("none of the cases that a victim would train on has a label. Take more labelled cases in.")
         inside = [np.concatenate([s.image[c][s.target > 0].clip(0.0, 1.0) for s in samples]) for c in range(data.channels)]
         return cls(tuple(_mean_and_deviation(channel) for channel in inside))
 

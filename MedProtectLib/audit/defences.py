@@ -82,7 +82,7 @@ def half_size(image: np.ndarray) -> np.ndarray:
     """Shrunk to half its edges by averaging, and enlarged again, linearly."""
     dimension, shape = image.ndim - 1, image.shape[1:]
     pool, mode = (functional.avg_pool2d, "bilinear") if dimension == 2 else (functional.avg_pool3d, "trilinear")
-    small = pool(torch.from_numpy(image)[None], 2, ceil_mode=True)
+    small = pool(torch.from_numpy(image)[None], [min(2, n) for n in shape], ceil_mode=True)
     return functional.interpolate(small, shape, mode=mode)[0].numpy()
 
 

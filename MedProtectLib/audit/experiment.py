@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 import warnings
@@ -26,7 +27,7 @@ from MedProtectLib.audit.training import score, train_victim
 from MedProtectLib.audit.victims import victim_for
 from MedProtectLib.device import process_device
 from MedProtectLib.errors import MedProtectError, UsageError
-from MedProtectLib.fitting.dataset import image_hashes
+from MedProtectLib.fitting.dataset import CaseFiles, image_hashes
 from MedProtectLib.io import sha256_file
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Progress, Report, ignore
@@ -34,15 +35,25 @@ from MedProtectLib.protector import Protector
 from MedProtectLib.version import __version__
 
 DIGITS = 4
+LOG = logging.getLogger(__name__)
 
 
-def _check_public(data: AuditData, public: AuditData | None) -> None:
-    """Raises UsageError where an image of the public data is one of the audited data, by its content."""
+def _check_images(data: AuditData, public: AuditData | None) -> None:
+    """Raises MedProtectError where an image is in two of the lists, UsageError where one of the public data is in any, by its content."""
+    known: dict[str, CaseFiles] = {}
+    for split in SPLITS:
+        files_of_split = [case.files for case in data.cases[split]]
+        contents = image_hashes(files_of_split, cache(sha256_file))
+        for files, content in zip(files_of_split, contents, strict=True):
+            if content in known:
+                raise MedProtectError(
+                    f"{files.image}: case '{files.name}' in '{split}' has the image of case '{known[content].name}', which is in another "
+                    "list. Who is trained on it must not be scored on it: take one of them out."
+                )
+        known |= dict(zip(contents, files_of_split, strict=True))
     if public is None:
         return
-    (ours, hashes), (theirs, others) = ((files, image_hashes(files, cache(sha256_file))) for files in (data.files, public.files))
-    known = dict(zip(hashes, ours, strict=True))
-    for files, content in zip(theirs, others, strict=True):
+    for files, content in zip(public.files, image_hashes(public.files, cache(sha256_file)), strict=True):
         if content in known:
             raise UsageError(
                 f"{files.image}: the public case '{files.name}' is the case '{known[content].name}' of the audited data, which an attacker "
@@ -84,21 +95,31 @@ class Experiment:
         for regime in self.regimes:
             for require in regime_of(regime).requires:
                 require(Knowledge(self.data, (), self.public, self.data.setting.victim, 0))
-        _check_public(self.data, self.public)
-        cases = len(self.data.cases[TRAIN])
+        _check_images(self.data, self.public)
+        cases = sum(case.labelled for case in self.data.cases[TRAIN])
         for share in self.shares:
             protected = round(share * cases)
             if share != 1 and not 1 <= protected < cases:
                 raise UsageError(
-                    f"share {share:g}: that protects {protected} of {cases} training cases. Give 1/{cases} to {cases - 1}/{cases}, or 1."
+                    f"share {share:g}: that protects {protected} of {cases} labelled training cases. "
+                    f"Give 1/{cases} to {cases - 1}/{cases}, or 1."
                 )
         for split in SPLITS:
             if not any(case.labelled for case in self.data.cases[split]):
                 raise MedProtectError(f"none of the {len(self.data.cases[split])} cases in '{split}' has a label: nothing can be scored.")
+            if self.data.task == CLASSIFICATION and len(self.data.classes) - len(self.absent_from(split)) < 2:
+                raise MedProtectError(
+                    f"all cases in '{split}' are of one class: nothing tells classes apart. Take cases of another class in."
+                )
         for option, steps in (("--steps", self.steps), ("--fit-steps", self.releases.fit_steps)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{option} {steps}: give at least 1.")
         Protector(bound=self.releases.bound, target_psnr=self.releases.target_psnr)
+
+    def absent_from(self, split: str) -> list[str]:
+        """The classes of whole images that a list has no case of."""
+        there = {int(case.target) for case in self.data.cases[split]}
+        return [str(name) for number, name in enumerate(self.data.classes) if number not in there]
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -138,6 +159,9 @@ def run_experiment(experiment: Experiment, rows: RowFile, report: Report = ignor
     """
     experiment.check()
     _check_same(experiment, rows, report)
+    for split in SPLITS if experiment.data.task == CLASSIFICATION else ():
+        if absent := experiment.absent_from(split):
+            LOG.warning("no case in '%s' is of class %s: its scores are of the other classes.", split, ", ".join(absent))
     open_runs = [run for run in experiment.runs if run not in rows]
     meter = _Meter(sum(run.steps for run in open_runs), report)
     test = experiment.data.samples(TEST)
@@ -238,10 +262,11 @@ def _row(run: Run, experiment: Experiment, release: Release, test: Sequence[Samp
 def training_samples(data: AuditData, release: Release, run: Run) -> tuple[list[Sample], list[str]]:
     """What the victim of a run trains on, and the names of the protected cases among it.
 
-    Of a share, those cases are protected whose names come first in an order that looks random and is the same in every run,
-    so that a larger share contains the smaller one.
+    Of a share of the labelled cases, those are protected whose names come first in an order that looks random and is the same in
+    every run, so that a larger share contains the smaller one.
     """
-    names = sorted((case.name for case in data.cases[TRAIN]), key=lambda name: hashlib.sha256(f"share {name}".encode()).hexdigest())
+    labelled = (case.name for case in data.cases[TRAIN] if case.labelled)
+    names = sorted(labelled, key=lambda name: hashlib.sha256(f"share {name}".encode()).hexdigest())
     chosen = set(names[: round(run.share * len(names))])
     if run.method == CLEAN_PART:
         return [sample for sample in data.samples(TRAIN) if sample.case.name not in chosen], []

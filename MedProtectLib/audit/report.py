@@ -86,7 +86,10 @@ def _rules(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _verdict(group: tables.Group) -> str:
-    """What the strongest method of a table does, in one sentence."""
+    """What the strongest method of a table does, in one sentence.
+
+    A victim fails that keeps less than half of what the clean twin has learned beyond guessing (balanced accuracy) or nothing (DSC).
+    """
     compared = [line for line in group.lines if line.interval is not None and line.score is not None]
     methods = [line for line in compared if line.share == 1.0 and not tables.is_control(line.method)]
     if not methods:
@@ -95,13 +98,17 @@ def _verdict(group: tables.Group) -> str:
     assert best.score is not None
     assert best.interval is not None
     change, width = best.interval
-    worse = change + width < 0
+    worse, better = change + width < 0, change - width > 0
     clean = best.mean("balanced_accuracy_clean_twin" if group.classification else "dsc_clean_twin")
-    failed = clean is not None and best.score.mean < FAILED * clean
-    told = "fails" if worse and failed else "does worse" if worse else "learns as from random noise"
+    guessed = (best.mean("chance") or 0.0) if group.classification else 0.0
+    failed = clean is not None and best.score.mean - guessed < FAILED * (clean - guessed)
+    told = "fails" if worse and failed else "does worse" if worse else "learns more than from" if better else "learns as from"
+    seeds = len({row["seed"] for row in best.counted})
+    trainings = f"{seeds} training{'s' * (seeds > 1)}" + (f", the lowest of {len(methods)} methods" if len(methods) > 1 else "")
     return (
-        f"{group.title}: trained on data protected by {best.method} the victim {told}: {group.score_name} {best.score.mean:.1%}, "
-        f"clean {'-' if clean is None else f'{clean:.1%}'}, against noise {tables.points(change)} ± {100 * width:.1f} points."
+        f"{group.title}: trained on data protected by {best.method} the victim {told}{'' if worse else ' random noise'}: "
+        f"{group.score_name} {best.score.mean:.1%}, clean {'-' if clean is None else f'{clean:.1%}'}, against noise "
+        f"{tables.points(change)} ± {100 * width:.1f} points ({trainings})."
     )
 
 

@@ -65,16 +65,20 @@ def fit_restorer(
 
     @torch.no_grad()
     def restore(image: np.ndarray) -> np.ndarray:
-        said: Tensor = network(torch.from_numpy(image)[None])[0]
-        return said.numpy() * scale
+        said: Tensor = network(torch.from_numpy(_at_least(image, SMOOTHING))[None])[0]
+        return said.numpy()[(slice(None), *map(slice, image.shape[1:]))] * scale
 
     return restore
 
 
 def cut_around(arrays: np.ndarray, centre: np.ndarray, edge: int) -> np.ndarray:
     """The patch of ``edge`` of arrays (c, [k,] j, i) around a voxel, moved inside; mirrored where the image is smaller."""
-    short = [max(0, edge - n) for n in arrays.shape[1:]]
-    if any(short):
-        arrays = np.pad(arrays, [(0, 0), *((0, s) for s in short)], mode="symmetric")
+    arrays = _at_least(arrays, edge)
     starts = [int(np.clip(c - edge // 2, 0, n - edge)) for c, n in zip(centre, arrays.shape[1:], strict=True)]
     return arrays[(slice(None), *(slice(s, s + edge) for s in starts))]
+
+
+def _at_least(arrays: np.ndarray, edge: int) -> np.ndarray:
+    """Arrays (c, [k,] j, i) with no axis shorter than ``edge``: mirrored at the end where they are smaller."""
+    short = [max(0, edge - n) for n in arrays.shape[1:]]
+    return np.pad(arrays, [(0, 0), *((0, s) for s in short)], mode="symmetric") if any(short) else arrays

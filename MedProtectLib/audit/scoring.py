@@ -45,9 +45,9 @@ class Scores:
 
 
 def constant_score(samples: Sequence[Sample], data: AuditData) -> float:
-    """What a victim scores that has learned nothing: that says every class everywhere, or guesses."""
+    """What a victim scores that has learned nothing: that says every class everywhere, or one class of those there are."""
     if data.task == CLASSIFICATION:
-        return 1.0 / data.outputs
+        return 1.0 / len({int(sample.target) for sample in samples})
     fractions = np.array([[float((sample.target == c).mean()) for c in range(1, data.outputs)] for sample in samples])
     return mean_over(np.where(fractions > 0, 2 * fractions / (1 + fractions), math.nan))
 

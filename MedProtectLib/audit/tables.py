@@ -205,8 +205,8 @@ def _half_width(terms: Sequence[tuple[float, int]]) -> float:
     those of Welch and Satterthwaite.
     """
     variance = sum(term for term, _ in terms)
-    if variance == 0 or math.isnan(variance):
-        return variance
+    if variance == 0 or math.isnan(variance):  # equal differences everywhere say nothing of how much others would differ
+        return math.nan
     degrees = variance**2 / sum(term**2 / freedom for term, freedom in terms)
     return float(stats.t.ppf(TWO_SIDED_95, degrees)) * math.sqrt(variance)
 
@@ -279,7 +279,7 @@ def cautions(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     if tests < FEWEST_TEST_CASES:
         said.append(f"only {tests} test cases: repeat the audit with more before relying on it.")
     if widths:
-        said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.0f} points: smaller ones may be chance.")
+        said.append(f"differences to random noise have 95 % intervals of up to ± {max(widths):.1f} points: smaller ones may be chance.")
     said += [line for group in groups for line in _louder(group)]
     said += [told_of_seen(method, seen) for method, seen in {row["method"]: row.get("seen_cases") for row in rows}.items() if seen]
     for method, row in {row["method"]: row for row in rows if row.get("refused_cases")}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from MedProtectLib.audit.regimes import Knowledge, Loss, Regime
 from MedProtectLib.audit.scoring import Scores, score_predictions
 from MedProtectLib.audit.victims import Shape, victim_for
 from MedProtectLib.device import placed, process_device
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.methods.base import CLASSIFICATION
 from MedProtectLib.progress import Report, Stage, ignore
 
@@ -95,7 +97,7 @@ def train_victim(
         report: told the progress.
 
     Raises:
-        UsageError: unknown victim, or one for another task.
+        UsageError: unknown victim, or one for another task. MedProtectError: the training diverged, or nothing is labelled.
     """
     regime, setting = regime or Regime(), data.setting
     victim, steps = victim or setting.victim, steps or setting.steps
@@ -133,6 +135,8 @@ def train_victim(
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise MedProtectError(f"the training of victim '{victim}' diverged after {step + 1} steps: a score would say nothing.")
         if step + 1 in looks:
             value = _look(Predictor(network, preparation, data.task), validation, prepared, data).mean
             if not curve or value > max(v for _, v in curve):

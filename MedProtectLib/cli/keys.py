@@ -23,7 +23,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="make a site key")
     new.add_argument("file", metavar="FILE", help="the key file to write; an existing one is never overwritten")
-    new.add_argument("--passphrase", action="store_true", help="derive it from a passphrase, which is then needed with the file")
+    new.add_argument(
+        "--passphrase",
+        action="store_true",
+        help="derive it from a passphrase, which is then needed with the file; --passphrase-file alone says the same",
+    )
     add_passphrase_file(new)
     grant = actions.add_parser("grant", help="make a key for a partner: of a release, or of single cases")
     grant.add_argument("file", metavar="FILE", help="the key file to write; an existing one is never overwritten")
@@ -51,9 +55,10 @@ def run(arguments: Namespace) -> int:
 def _new(arguments: Namespace) -> int:
     from MedProtectLib.release.keys import SiteKey, save_key
 
-    key = SiteKey.new(new_passphrase(arguments) if arguments.passphrase else None)
+    wanted = arguments.passphrase or arguments.passphrase_file is not None
+    key = SiteKey.new(new_passphrase(arguments) if wanted else None)
     save_key(key, arguments.file)
-    also = " Without the passphrase it is worth nothing." if arguments.passphrase else ""
+    also = " Without the passphrase it is worth nothing." if wanted else ""
     answer(
         arguments,
         {"key": arguments.file, "opens": key.reach},

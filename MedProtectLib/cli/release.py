@@ -140,6 +140,7 @@ def _settings(arguments: Namespace) -> Settings:
     from MedProtectLib.methods.base import IMAGE
     from MedProtectLib.profile import Profile
     from MedProtectLib.protector import Protector
+    from MedProtectLib.release.keys import check_name
     from MedProtectLib.release.layouts import find_layout
     from MedProtectLib.release.roots import Roots
     from MedProtectLib.release.settings import Settings
@@ -161,8 +162,10 @@ def _settings(arguments: Namespace) -> Settings:
     window = None if arguments.window is None else tuple(arguments.window)
     Protector(profile=profile, window=window, **options)
     dataset, roots = Path(arguments.dataset).absolute(), Roots.of(arguments.output, arguments.private)
+    name = roots.output.name if arguments.name is None else arguments.name
+    check_name(name if name.strip() else "")
     return Settings(
-        name=arguments.name or roots.output.name,
+        name=name,
         dataset=str(dataset),
         layout=find_layout(dataset).name,
         output=str(roots.output),

@@ -135,7 +135,7 @@ def has_splits(dataset: Path) -> bool:
 
 
 def by_hash(dataset: Path) -> dict[str, list[CaseFiles]]:
-    """Lists in the proportions of ``SHARES``, in an order that looks random and is the same everywhere.
+    """Lists in the proportions of ``SHARES``, class by class, in an order that looks random and is the same everywhere.
 
     Raises:
         MedProtectError: as for :func:`find_cases`.
@@ -144,9 +144,13 @@ def by_hash(dataset: Path) -> dict[str, list[CaseFiles]]:
     shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
     LOG.warning("%s: no manifest with a column 'split': %s, by a hash of the cases' names.", dataset, shares)
     shuffled = sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
-    first, second = (round(len(cases) * share) for share in (SHARES[TRAIN], SHARES[TRAIN] + SHARES[VALIDATION]))
-    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
-    return {split: sorted(part, key=lambda case: case.name) for split, part in zip(SPLITS, parts, strict=True)}
+    lists: dict[str, list[CaseFiles]] = {split: [] for split in SPLITS}
+    for image_class in dict.fromkeys(case.image_class for case in shuffled):
+        own = [case for case in shuffled if case.image_class == image_class]
+        first, second = (round(len(own) * share) for share in (SHARES[TRAIN], SHARES[TRAIN] + SHARES[VALIDATION]))
+        for split, part in zip(SPLITS, (own[:first], own[first:second], own[second:]), strict=True):
+            lists[split] += part
+    return {split: sorted(part, key=lambda case: case.name) for split, part in lists.items()}
 
 
 def image_hashes(cases: Iterable[CaseFiles], hashed: Callable[[Path], str]) -> list[str]:

@@ -25,6 +25,11 @@ def stem_of(path: str | os.PathLike[str]) -> str:
     return name[: len(name) - len(extension_of(path))]
 
 
+def slice_name(number: int) -> str:
+    """The file of a slice in a series that MedProtect writes; the first has the number 1."""
+    return f"{number:04d}.dcm"
+
+
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a file has the mark of DICOM behind its preamble."""
     path = Path(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def check_dataset(root: Path) -> None:
 
 
 def check_image(files: Mapping[Path, str], root: Path, volume: Volume) -> None:
-    """Refuse an image that a record beside it, or above it in the dataset, or its own header calls protected. ``files``: their SHA-256.
+    """Refuse an image that a record beside it, above it in the dataset or of a release that it lies in, or its own header calls
+    protected. ``files``: their SHA-256.
 
     Raises:
         MedProtectError: the image was protected before.
@@ -47,8 +48,7 @@ def check_image(files: Mapping[Path, str], root: Path, volume: Volume) -> None:
     source = volume.source
     together = {sha256_image(source.files[0], source)} if source is not None and source.extension else set()
     for path, sha in files.items():
-        folders = [folder for folder in path.parents if folder == path.parent or folder.is_relative_to(root)]
-        if any({sha, *together} & _known(folder, folder.stat().st_mtime_ns) for folder in folders):
+        if any({sha, *together} & _known(folder, folder.stat().st_mtime_ns) for folder in _telling(path, root)):
             raise MedProtectError(f"{path}: a record beside or above it says that it was protected already. Give the original.")
         stem = stem_of(path)
         if stem.endswith(PROTECTED) and path.with_name(stem.removesuffix(PROTECTED) + RECORD).exists():
@@ -66,6 +66,14 @@ def check_file(path: Path, volume: Volume) -> None:
     if release is None and not any(any(folder.glob(f"*{RECORD}")) for folder in folders):
         files = []
     check_image({file: sha256_file(file) for file in files}, release or path.absolute().parent, volume)
+
+
+def _telling(path: Path, root: Path) -> Iterator[Path]:
+    """Folders whose records may tell of an image: its own, those above it in the dataset, and releases, wherever a link leads."""
+    for place in dict.fromkeys((path, path.resolve())):
+        for folder in place.parents:
+            if folder == place.parent or folder.is_relative_to(root) or (folder / RECORDS).is_file():
+                yield folder
 
 
 @lru_cache(maxsize=64)

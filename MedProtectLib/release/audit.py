@@ -15,8 +15,10 @@ from typing import Any, TextIO
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import Settings
+from MedProtectLib.release.writer import this_writer
 
 WITHDRAWN = "withdrawn"
+DAMAGED = "case '{}': its private record is damaged. Remove its folder and use --resume."
 STATISTICS = (
     "psnr_db",
     "psnr_roi_db",
@@ -84,7 +86,7 @@ def _entries(outcomes: Iterable[Outcome], withdrawn: Iterable[str]) -> Iterator[
             entry = _entry(outcome)
             _row(entry)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise MedProtectError(f"case '{outcome.case}': its private record is damaged. Remove its folder and use --resume.") from error
+            raise MedProtectError(DAMAGED.format(outcome.case)) from error
         yield entry
     for case in withdrawn:
         yield {"case": case, "status": WITHDRAWN, "reason": "it was in the previous version and is not in this one.", "protected": False}
@@ -138,7 +140,7 @@ def _harmless(value: Any) -> Any:
 @contextmanager
 def _private_text(path: Path) -> Iterator[TextIO]:
     """A text file of its owner's alone that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{this_writer().name}.part")
     try:
         with os.fdopen(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="replace", newline=""

@@ -11,13 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import sha256_file
 from MedProtectLib.outputs import PARTS, private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
-from MedProtectLib.release.roots import MEMBER, Roots
+from MedProtectLib.release.roots import MEMBER, SUMMARY, Roots
 from MedProtectLib.release.writer import this_writer
 
-SLICES = "[0-9]*.dcm"
+PLACED = "placed.json"  # which files are being put into the shareable root
+NEEDED = {
+    "case": str,
+    "key": str,
+    "status": str,
+    "inputs": dict,
+    "outputs": dict,
+    "original_voxels_sha256": str,
+    "withheld": list,
+    "shareable": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -49,30 +60,56 @@ def staged(roots: Roots, case: ReleaseCase) -> Iterator[Stage]:
         _sweep(roots, case)
 
 
-def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, Any]) -> None:
+class OvertakenError(MedProtectError):
+    """Another process has committed the case since this one began with it."""
+
+
+def commit(stage: Stage, roots: Roots, case: ReleaseCase, record: Mapping[str, Any], before: Mapping[str, Any] | None) -> None:
     """Put everything that was staged into place, and then the record. When that fails, files that were not there before go again.
 
+    ``before`` is the record that the case had when this process began with it. From here on the release is not finished.
+
     Raises:
-        MedProtectError: a place lies outside the shareable root. OSError: no space or no permission.
+        OvertakenError: it has another one now. MedProtectError: a place lies outside the shareable root.
+        OSError: no space or no permission.
     """
+    if read_record(roots, case.name) != before:
+        raise OvertakenError("another process has made this case meanwhile.")
     folder = roots.of_case(case.name)
     private_folder(folder)
     for path in files_below(stage.private):
         path.chmod(0o600)
         _move(path, folder / path.relative_to(stage.private))
-    new: list[Path] = []
-    own = {case.image.target, *case.own_targets}  # a copy may be another case's as well
+    targets = {path.relative_to(stage.shared).as_posix(): path for path in files_below(stage.shared)}
+    new = [name for name in targets if _is_own(case, name) and not roots.target(name).exists()]
+    write_private(folder / PLACED, json.dumps(list(targets)).encode())
+    (roots.output / SUMMARY).unlink(missing_ok=True)
     try:
-        for path in files_below(stage.shared):
-            target = roots.target(path.relative_to(stage.shared).as_posix())
+        for name, path in targets.items():
+            target = roots.target(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            new += [target] if path.relative_to(stage.shared).as_posix() in own and not target.exists() else []
             _move(path, target)
         write_record(roots, record)
     except BaseException:
-        for target in new:
-            target.unlink(missing_ok=True)
+        for name in new if read_record(roots, case.name) == before else ():
+            roots.target(name).unlink(missing_ok=True)
         raise
+    (folder / PLACED).unlink(missing_ok=True)
+
+
+def placed(roots: Roots, case: str) -> list[str]:
+    """The files that a process began to put into the shareable root and that are in no record."""
+    try:
+        names = json.loads((roots.of_case(case) / PLACED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _is_own(case: ReleaseCase, name: str) -> bool:
+    """Whether a place is of no other case; a copy may be another one's as well."""
+    own = {case.image.target, *case.own_targets}
+    return name in own or name.rpartition("/")[0] in own
 
 
 def write_record(roots: Roots, record: Mapping[str, Any]) -> None:
@@ -86,12 +123,13 @@ def write_record(roots: Roots, record: Mapping[str, Any]) -> None:
 
 
 def read_record(roots: Roots, case: str) -> dict[str, Any] | None:
-    """The record of a committed case, None when there is none."""
+    """The record of a committed case, None when there is none or what is needed of it is missing."""
     try:
         record = json.loads(roots.record(case).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "key" in record and "outputs" in record else None
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in NEEDED.items())
+    return record if whole else None
 
 
 def read_reason(roots: Roots, case: str) -> str | None:
@@ -139,18 +177,10 @@ def _sweep(roots: Roots, case: ReleaseCase) -> None:
 
 def withdraw_files(roots: Roots, case: ReleaseCase) -> None:
     """Remove a case's files from the shareable root and its private folder. Copies stay: another case may have them too."""
-    for item in dict.fromkeys((case.image.target, *case.own_targets) if case.member is None else ()):
-        remove_target(roots.target(item))
+    for name in placed(roots, case.name):
+        if _is_own(case, name):
+            roots.target(name).unlink(missing_ok=True)
     shutil.rmtree(roots.of_case(case.name), ignore_errors=True)
-
-
-def remove_target(target: Path) -> None:
-    """Remove a file, or the slices of a series in their folder."""
-    if target.is_dir():
-        for slice_file in target.glob(SLICES):
-            slice_file.unlink()
-    else:
-        target.unlink(missing_ok=True)
 
 
 def _move(path: Path, target: Path) -> None:

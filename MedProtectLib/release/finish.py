@@ -15,7 +15,7 @@ from typing import Any
 from MedProtectLib.errors import MedProtectError
 from MedProtectLib.io import sha256_file
 from MedProtectLib.records import LIMITS
-from MedProtectLib.release.audit import Outcome, write_audit
+from MedProtectLib.release.audit import DAMAGED, Outcome, write_audit
 from MedProtectLib.release.commit import read_reason, read_record
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.inventory import listed
@@ -29,6 +29,7 @@ from MedProtectLib.version import __version__
 
 SCHEMA = 1
 COMMON = "common_files_sha256"
+TRIED = "trying it again failed: "
 
 
 def all_settled(roots: Roots) -> bool:
@@ -44,7 +45,7 @@ def outcomes(roots: Roots) -> Iterator[Outcome]:
         record = read_record(roots, case)
         if record is not None:
             if case in failed and isinstance(record.get("warnings"), list):
-                record["warnings"].append(f"trying it again failed: {failed[case]}")
+                record["warnings"].append(f"{TRIED}{failed[case]}")
             yield Outcome(case, str(record["status"]), "", content, record)
         elif (reason := read_reason(roots, case)) is not None:
             yield Outcome(case, QUARANTINED, reason, content, None)
@@ -102,11 +103,22 @@ def _remove_left_copies(roots: Roots) -> None:
 
 
 def _check_outputs(roots: Roots) -> None:
-    """Raises MedProtectError where a file that a record names is not in the shareable root."""
+    """Raises MedProtectError where a file that a record names is not in the shareable root, or two name one with other content."""
+    places, contents = Fingerprints(), Fingerprints()
     for outcome in outcomes(roots):
-        for name in outcome.record["outputs"] if outcome.record is not None else ():
+        if outcome.record is None:
+            continue
+        for name, sha in outcome.record["outputs"].items():
             if not roots.target(name).is_file():
-                raise MedProtectError(f"{roots.target(name)}: a file of case '{outcome.case}' is missing. Make it again with --resume.")
+                tried = [warning for warning in outcome.record["warnings"] if warning.startswith(TRIED)]
+                advice = tried[-1] if tried else "make it again with --resume."
+                raise MedProtectError(f"{roots.target(name)}: a file of case '{outcome.case}' is missing; {advice}")
+            places.add(name)
+            contents.add(f"{name}\n{sha}")
+    places.sort()
+    contents.sort()
+    if places.distinct() < contents.distinct():
+        raise MedProtectError(f"{roots.output}: two cases have a file of one name, and it differs. Rename it in the dataset, begin anew.")
 
 
 def _put(roots: Roots, name: str, content: bytes) -> str:
@@ -126,7 +138,10 @@ def _write_shareable(roots: Roots, settings: Settings, common: Iterable[str]) ->
         for outcome in outcomes(roots):
             if outcome.record is not None:
                 shareable = shareable_line(outcome.record)
-                tally.add(shareable)
+                try:
+                    tally.add(shareable)
+                except (LookupError, TypeError) as error:
+                    raise MedProtectError(DAMAGED.format(outcome.case)) from error
                 file.write((json.dumps(shareable, sort_keys=True) + "\n").encode())
     summary = {
         "schema": SCHEMA,

@@ -13,14 +13,16 @@ from typing import Any
 from unicodedata import normalize
 
 from MedProtectLib.errors import MedProtectError, UsageError
+from MedProtectLib.io.names import slice_name
 from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.release.case import ReleaseCase, file_name_of
-from MedProtectLib.release.commit import remove_target
+from MedProtectLib.release.commit import placed
 from MedProtectLib.release.fingerprints import Fingerprints
 from MedProtectLib.release.layouts import find_layout
 from MedProtectLib.release.layouts.base import Layout
 from MedProtectLib.release.roots import Roots
 from MedProtectLib.release.settings import FAIL, Settings
+from MedProtectLib.release.writer import this_writer
 from MedProtectLib.untrusted import LARGEST_RECORD
 
 NAME = "case /"  # in front of a case's name; no place begins so
@@ -47,7 +49,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
     places, uses = Fingerprints(), Fingerprints()
     layout.check()
     path = settings.roots.cases if write else Path(os.devnull)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part") if write else path
+    part = path.with_name(f".{path.name}.{this_writer().name}.part") if write else path
     if write:
         private_folder(path.parent)
     try:
@@ -57,7 +59,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
                     withdrawn.discard(case.name)
                     continue
                 names.add(file_name_of(case.name))
-                for place, use in _uses(case, count):
+                for place, use in _uses(case, count, layout.root):
                     places.add(place)
                     uses.add(f"{place}\n{use}")
                 count, unlabelled = count + 1, unlabelled + (not case.labelled)
@@ -106,20 +108,33 @@ def listed(roots: Roots) -> Iterator[dict[str, Any]]:
     try:
         with roots.cases.open(encoding="utf-8") as lines:
             while line := lines.readline(LARGEST_RECORD):
-                yield json.loads(line)
+                content = json.loads(line)
+                if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+                    raise ValueError("no case")
+                yield content
     except (OSError, ValueError, RecursionError) as error:
         raise MedProtectError(f"{roots.cases}: the list of cases is damaged. Write it anew with --resume.") from error
 
 
-def _uses(case: ReleaseCase, number: int) -> Iterator[tuple[str, str]]:
+def _uses(case: ReleaseCase, number: int, root: Path) -> Iterator[tuple[str, str]]:
     """The places that a case takes, and by what: several cases may have a copy of one file, anything else is of one case alone.
 
     A place is written as file systems see it that ignore capitals and the forms of Unicode.
     """
     yield f"{NAME}{_folded(file_name_of(case.name))}", f"{number}"
     if case.member is None:
-        yield from ((_folded(target), f"{number}") for target in case.own_targets)
+        yield from ((_folded(target), f"{number}") for target in (*case.own_targets, *_slices(case, root)))
         yield from ((_folded(item.target), f"copy of {item.source}") for item in case.copies)
+
+
+def _slices(case: ReleaseCase, root: Path) -> Iterator[str]:
+    """The files of a protected DICOM series, which are numbered. Where the series is a folder, as many as there may be."""
+    if not case.labelled:
+        return
+    of_folder = [item for item in case.image_files if item.target == case.image.target and (root / item.source).is_dir()]
+    count = sum(sum(1 for _ in (root / item.source).iterdir()) for item in of_folder)
+    count += sum(item.target.startswith(f"{case.image.target}/") for item in case.image_files)
+    yield from (f"{case.image.target}/{slice_name(number)}" for number in range(1, count + 1))
 
 
 def _folded(text: str) -> str:
@@ -130,7 +145,7 @@ def _refuse_mixed_up(layout: Layout, settings: Settings) -> None:
     """Raises MedProtectError for the first case that takes a place which something else has."""
     seen: dict[str, str] = {}
     for number, case in enumerate(case for case in layout.cases() if case.name not in settings.withdrawn):
-        for place, use in _uses(case, number):
+        for place, use in _uses(case, number, layout.root):
             if seen.setdefault(place, use) == use:
                 continue
             if place.startswith(NAME):
@@ -173,11 +188,11 @@ def _remove_gone(roots: Roots, places: Fingerprints) -> None:
     """Remove what a killed process may have put in places that no case has any longer, of cases that were listed and never committed."""
     with suppress(MedProtectError, KeyError, TypeError):  # a damaged list, which is about to be exchanged
         for content in listed(roots) if roots.cases.exists() else ():
-            case = ReleaseCase.from_json(content)
-            for target in () if roots.record(case.name).exists() else case.targets:
-                if _folded(target) not in places:
+            case = str(content["name"])
+            for name in () if roots.record(case).exists() else placed(roots, case):
+                if _folded(name) not in places:
                     with suppress(MedProtectError):  # a name that no file there can have
-                        remove_target(roots.target(target))
+                        roots.target(name).unlink(missing_ok=True)
 
 
 def _committed(roots: Roots, file_name: str) -> str | None:

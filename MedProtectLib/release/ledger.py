@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedProtectLib.outputs import private_folder
+from MedProtectLib.recorded import is_number
 from MedProtectLib.release.writer import this_writer
 
 RUN, ENDED, STARTED, DIED = "run", "ended", "started", "died"
@@ -68,18 +68,15 @@ def _parsed(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and {"time", "event"} <= entry.keys() else None
+    whole = isinstance(entry, dict) and is_number(entry.get("time")) and isinstance(entry.get("event"), str)
+    return entry if whole and isinstance(entry.get("case", ""), str) else None
 
 
 @dataclass
 class Status:
-    """The last thing that the ledger says of every case, and counts of it."""
+    """The last thing that the ledger says of every case."""
 
     last: dict[str, tuple[float, str]] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> Counter[str]:
-        return Counter(event for _, event in self.last.values())
 
 
 def merge(folder: Path) -> Status:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,8 +208,9 @@ def _written(making: Making, protection: Protection, before: Released | None) ->
 
 def _kept_member(making: Making, protected: Volume) -> Volume:
     """An image of a MedMNIST file, kept in the private root until the whole file is made."""
-    path = making.stage.private / MEMBER
-    np.save(path, member_array(protected), allow_pickle=False)
+    path, stream = making.stage.private / MEMBER, BytesIO()
+    np.save(stream, member_array(protected), allow_pickle=False)
+    path.write_bytes(stream.getvalue())  # np.save into a file does not say that the disk is full
     return protected.with_array(np.load(path, allow_pickle=False).reshape(protected.array.shape))
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.outputs import private_folder, put_if_absent
+from MedProtectLib.outputs import private_folder, put_if_absent, write_private
 from MedProtectLib.release.already import check_dataset
 from MedProtectLib.release.roots import SUMMARY, Roots
 from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.vault import check_same_key
+from MedProtectLib.release.writer import is_left, this_writer
 
 if TYPE_CHECKING:
     from MedProtectLib.release.keys import Key
+
+MARKS = ".manifest.*.part"  # one of every run that lists the cases
 
 
 @contextmanager
@@ -30,22 +32,37 @@ def opened(settings: Settings, resume: bool, key: Key | None = None) -> Iterator
     check(settings, resume, key)
     roots, began = settings.roots, False
     missing = [folder for root in (roots.private, roots.output) for folder in (root, *root.parents) if not folder.exists()]
+    mark = roots.private / f".manifest.{this_writer().name}.part"
     try:
         private_folder(roots.private)
         roots.private.chmod(0o700)
         roots.output.mkdir(parents=True, exist_ok=True)
-        began = _write_manifest(settings, roots)
+        began = _write_manifest(settings, roots, mark)
         yield
     except BaseException:
-        if not roots.ledger.exists():
-            _take_back(roots, began, missing)
+        _take_back(roots, mark, began, missing)
         raise
+    finally:
+        with suppress(OSError):
+            mark.unlink()
 
 
-def _take_back(roots: Roots, began: bool, made: list[Path]) -> None:
-    """Remove what the beginning of a release has written, and those of the folders that are empty then."""
-    for path in (roots.manifest, roots.cases, roots.left_out) if began else ():
-        path.unlink(missing_ok=True)
+def _take_back(roots: Roots, mark: Path, began: bool, made: list[Path]) -> None:
+    """Remove what the beginning of a release has written, and those of the folders that are empty then. When another run has joined
+    it, all of it stays.
+    """
+    aside = roots.private / f".{mark.name}"
+    with suppress(OSError):
+        if began:
+            roots.manifest.rename(aside)  # first of all: whoever comes from here on begins the release himself
+    if roots.ledger.exists() or any(path != mark and not is_left(path) for path in roots.private.glob(MARKS)):
+        with suppress(OSError):
+            put_if_absent(aside, roots.manifest)
+            aside.unlink()
+        return
+    for path in (mark, *((aside, roots.cases, roots.left_out) if began else ())):
+        with suppress(OSError):
+            path.unlink()
     for folder in made:
         with suppress(OSError):
             folder.rmdir()
@@ -74,7 +91,7 @@ def check(settings: Settings, resume: bool, key: Key | None = None) -> None:
             check_same_key(roots.vault, key)
     else:
         for root in (roots.output, roots.private):
-            if root.is_dir() and any(root.iterdir()):
+            if root.is_dir() and any(not path.match(MARKS) for path in root.iterdir()):
                 raise MedProtectError(f"{root}: the folder is not empty and holds no release. Choose another folder.")
 
 
@@ -96,18 +113,18 @@ def _check_previous(settings: Settings) -> None:
         raise MedProtectError(f"{earlier.manifest}: the previous version was protected otherwise ({', '.join(different)}). Protect alike.")
 
 
-def _write_manifest(settings: Settings, roots: Roots) -> bool:
-    """In one step, so that of two runs that begin at once the later one finds the earlier one's. Whether this one was the first."""
-    part = roots.manifest.with_name(f".manifest.{os.getpid()}.part")
-    try:
-        part.write_bytes(settings.to_bytes())
-        part.chmod(0o600)
-        first = not roots.manifest.exists() and put_if_absent(part, roots.manifest)
-        different = settings.differences(Settings.load(roots.manifest))
-        if different:
-            raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
-        if roots.manifest.read_bytes() != part.read_bytes():
-            part.replace(roots.manifest)
-        return first
-    finally:
-        part.unlink(missing_ok=True)
+def _write_manifest(settings: Settings, roots: Roots, mark: Path) -> bool:
+    """In one step, so that of two runs that begin at once the later one finds the earlier one's. Whether this one was the first.
+
+    The file that it is made in stays as the ``mark`` of a run that lists the cases.
+    """
+    content = settings.to_bytes()
+    mark.write_bytes(content)
+    mark.chmod(0o600)
+    first = not roots.manifest.exists() and put_if_absent(mark, roots.manifest)
+    different = settings.differences(Settings.load(roots.manifest))
+    if different:
+        raise MedProtectError(f"{roots.manifest}: another run just began this release with other settings ({', '.join(different)}).")
+    if roots.manifest.read_bytes() != content:
+        write_private(roots.manifest, content)
+    return first

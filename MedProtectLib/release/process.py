@@ -24,7 +24,7 @@ from MedProtectLib.outputs import private_folder, write_private
 from MedProtectLib.protector import Protector
 from MedProtectLib.release.case import ReleaseCase
 from MedProtectLib.release.claims import claimed
-from MedProtectLib.release.commit import commit, hashes_below, outputs_hold, read_record, staged, write_record
+from MedProtectLib.release.commit import OvertakenError, commit, hashes_below, outputs_hold, read_record, staged, write_record
 from MedProtectLib.release.layouts.base import leads_out
 from MedProtectLib.release.ledger import BUSY, FAILED, OK, QUARANTINED, SKIPPED, STARTED, Ledger
 from MedProtectLib.release.make import Clock, Making, copied, protected, read_case_image
@@ -69,6 +69,8 @@ def process_case(manifest: str, content: Mapping[str, Any], key: Key | None = No
             return result | _settled(settings, protector, case, ledger, key, attempt)
     except Exception as error:
         status, stop, reason = judged(error, roots)
+        if status == QUARANTINED and read_record(roots, case.name) is not None:
+            status = FAILED  # it is out, and stays so
         seconds = round(time.monotonic() - began, 3)
         try:
             if status == QUARANTINED:
@@ -107,7 +109,7 @@ def judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
         if isinstance(cause, OSError) and cause.filename is not None and roots.hold(Path(os.fsdecode(cause.filename))):
             return FAILED, False, f"{cause.filename}: {cause.strerror}. Mend that and go on with --resume."
         cause = cause.__cause__
-    if isinstance(error, ChangedCaseError):
+    if isinstance(error, ChangedCaseError | OvertakenError):
         return FAILED, False, str(error)
     if isinstance(error, MedProtectError):
         return QUARANTINED, False, " ".join(str(error).split())
@@ -123,27 +125,33 @@ def judged(error: Exception, roots: Roots) -> tuple[str, bool, str]:
 def _settled(settings: Settings, protector: Protector, case: ReleaseCase, ledger: Ledger, key: Key | None, attempt: int) -> dict[str, Any]:
     roots, clock = settings.roots, Clock.started()
     inputs = hashed_inputs(settings, case)
-    identity, record = committed(settings, case, inputs)
-    if record is not None and outputs_hold(roots, record):
-        if not is_remembered(roots, record["original_voxels_sha256"]):
-            _remember(settings, case, record)
-        again = record["status"] == OK and key is not None and _sealed_again(settings, case, record, key)
+    identity, before = committed(settings, case, inputs)
+    if before is not None and outputs_hold(roots, before):
+        roots.reason(case.name).unlink(missing_ok=True)
+        if not is_remembered(roots, before["original_voxels_sha256"]):
+            _remember(settings, case, before)
+        again = before["status"] == OK and key is not None and _sealed_again(settings, case, before, key)
         seconds = round(time.monotonic() - clock.at, 3)
         ledger.append(OK if again else SKIPPED, durable=again, case=case.name, key=identity, seconds=seconds)
-        return {"status": OK if again else SKIPPED, "seconds": seconds, "withheld": record["withheld"]}
+        return {"status": OK if again else SKIPPED, "seconds": seconds, "withheld": before["withheld"]}
     clock.lap("hash")
     ledger.append(STARTED, case=case.name, key=identity, attempt=attempt)
     with staged(roots, case) as stage:
-        record = {"schema": RECORD_SCHEMA, "case": case.name, "key": identity, "inputs": inputs, "attempt": attempt}
+        record: dict[str, Any] = {"schema": RECORD_SCHEMA, "case": case.name, "key": identity, "inputs": inputs, "attempt": attempt}
         making = Making(settings, protector, case, stage, inputs, key, clock)
         record |= protected(making) if case.labelled else copied(making)
         record["outputs"] = hashes_below(stage.shared)
         if case.member is not None:
             record["member_sha256"] = sha256_file(stage.private / MEMBER)
         clock.lap("hash_outputs")
+        if before is not None and record["protected_voxels_sha256"] != before["protected_voxels_sha256"]:
+            raise ChangedCaseError(
+                "its files are missing or damaged, and made again they would not be those that were released (another version of "
+                "MedProtect, or another machine). Put them back, or make a new version of the release with --previous."
+            )
         record["seconds"] = clock.steps
         record["time"] = time.time()
-        commit(stage, roots, case, record)
+        commit(stage, roots, case, record, before)
     _remember(settings, case, record)
     roots.reason(case.name).unlink(missing_ok=True)
     seconds = round(sum(clock.steps.values()), 3)

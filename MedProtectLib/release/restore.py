@@ -16,8 +16,10 @@ from MedProtectLib.io.npz import rewrite
 from MedProtectLib.release.instances import write_instances
 from MedProtectLib.release.keys import Key
 from MedProtectLib.release.members import EXTENSION, original_images
-from MedProtectLib.release.roots import RECORDS, SUMMARY
+from MedProtectLib.release.roots import MANIFEST, RECORDS, SUMMARY
+from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.vault import Entry, Secret, applied, content_sha256, find_entry
+from MedProtectLib.staging import PROTECTED, RECORD
 from MedProtectLib.volume import Volume
 
 
@@ -46,7 +48,7 @@ def restore_file(
             file, of which every image must be as it was released.
         vault: folder with the vault entries, searched with its subfolders.
         key: of the site, the release or the case; see :func:`MedProtectLib.release.keys.load_key`.
-        output: where the original goes, in another folder than the protected file's and outside every release, with the same extension.
+        output: where the original goes, in no folder that may be shared, nor the protected file's, with the same extension.
         overwrite: replace a file that is there.
 
     Raises:
@@ -60,7 +62,7 @@ def restore_file(
     if protected.suffix.lower() == EXTENSION:
         return _restore_members(protected, Path(vault), key, output, overwrite)
     volume = read_volume(protected)
-    _check_output(volume.source.files, volume.source.targets(output), overwrite)
+    _check_output(volume.source.files, volume.source.targets(output), Path(vault), overwrite)
     entry = find_entry(Path(vault), volume, key)
     secret = entry.open(key)
     if not secret.headers:
@@ -89,7 +91,7 @@ def _original(protected: Volume, entry: Entry, secret: Secret) -> Volume:
 
 def _restore_members(protected: Path, vault: Path, key: Key, output: Path, overwrite: bool) -> Restoration:
     """The same for the images of a MedMNIST file; its other arrays and its packing stay."""
-    _check_output([protected], [output], overwrite)
+    _check_output([protected], [output], vault, overwrite)
     _check_extension(protected, EXTENSION, output)
     arrays, entry = original_images(protected, vault, key)
     with _placed(output) as folder:
@@ -98,23 +100,37 @@ def _restore_members(protected: Path, vault: Path, key: Key, output: Path, overw
     return Restoration(output, (output,), entry.header.release, f"{count} images", same_file=False)
 
 
-def _check_output(inputs: Iterable[Path], outputs: Iterable[Path], overwrite: bool) -> None:
-    folders = {file.absolute().parent.resolve() for file in inputs}
+def _check_output(inputs: Iterable[Path], outputs: Iterable[Path], vault: Path, overwrite: bool) -> None:
+    folders = {folder for file in inputs for folder in (file.absolute().parent.resolve(), file.resolve().parent)}
+    unfinished = set(_outputs_beside(vault))
     for file in outputs:
-        if file.absolute().parent.resolve() in folders:
+        parent = file.absolute().parent.resolve()
+        if parent in folders:
             raise MedProtectError(
                 f"{file}: this is the protected file's own folder. Choose another one, so that no original is shared by mistake."
             )
-        parent = file.absolute().parent.resolve()
         for folder in (parent, *parent.parents):
-            if any((folder / name).exists() for name in (RECORDS, SUMMARY)):
+            if folder in unfinished or _is_shareable(folder):
                 raise MedProtectError(
-                    f"{file}: {folder} holds a release. Choose a place outside it, so that no original is shared by mistake."
+                    f"{file}: {folder} holds what may be shared. Choose a place outside it, so that no original is shared by mistake."
                 )
         if file.is_dir():
             raise MedProtectError(f"{file}: this folder exists. Choose another --output.")
         if file.exists() and not overwrite:
             raise MedProtectError(f"{file}: this file exists. Use --overwrite to replace it, or choose another --output.")
+
+
+def _is_shareable(folder: Path) -> bool:
+    """Whether a folder holds a finished release, or protected files beside their records."""
+    released = any((folder / name).exists() for name in (RECORDS, SUMMARY))
+    return released or all(any(folder.glob(pattern)) for pattern in (f"*{RECORD}", f"*_{PROTECTED}*"))
+
+
+def _outputs_beside(vault: Path) -> Iterator[Path]:
+    """The shareable folders of the releases that a vault is of, finished or not."""
+    for manifest in (vault.resolve().parent / MANIFEST, *vault.rglob(MANIFEST)):
+        with suppress(MedProtectError, TypeError):  # another file of that name
+            yield Path(Settings.load(manifest).output).resolve()
 
 
 def _check_extension(protected: Path, extension: str, output: Path) -> None:

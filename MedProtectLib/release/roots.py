@@ -18,6 +18,7 @@ from MedProtectLib.staging import PRIVATE, named_folder
 
 RECORDS = "medprotect_records.jsonl"
 SUMMARY = "medprotect_release.json"  # there when the release is finished, and not while somebody works on it
+MANIFEST = "manifest.json"
 MEMBER = "protected.npy"
 
 
@@ -50,7 +51,7 @@ class Roots:
     @property
     def manifest(self) -> Path:
         """What the release is made with."""
-        return self.private / "manifest.json"
+        return self.private / MANIFEST
 
     @property
     def cases(self) -> Path:
@@ -126,7 +127,8 @@ class Roots:
         """Refuse roots that would mix up input, shareable and private files.
 
         Raises:
-            MedProtectError: one root lies in another or in the dataset, or the dataset in one of them; one is a file.
+            MedProtectError: one root lies in another or in the dataset, or the dataset in one of them, or a root in
+                another release; one is a file.
         """
         source = (dataset if dataset.is_dir() else dataset.parent).resolve()
         output, private = self.output.resolve(), self.private.resolve()
@@ -138,8 +140,17 @@ class Roots:
         for root in (output, private):
             if (dataset.is_dir() and _within(root, source)) or _within(source, root):
                 raise MedProtectError(f"{root}: this folder and the dataset must not lie in each other. Choose another folder.")
+            above = root.parents if root == output else (root, *root.parents)
+            if (release := next(filter(_is_release, above), None)) is not None:
+                raise MedProtectError(
+                    f"{root}: this folder would lie in the release {release} and be handed out with it. Choose another folder."
+                )
             if root.exists() and not root.is_dir():
                 raise MedProtectError(f"{root}: this is a file, not a folder. Choose another folder.")
+
+
+def _is_release(folder: Path) -> bool:
+    return (folder / RECORDS).exists() or (folder / SUMMARY).exists()
 
 
 def _within(path: Path, folder: Path) -> bool:

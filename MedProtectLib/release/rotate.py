@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,10 @@ def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation
         MedProtectError: no entries, or one that cannot be written; those before it are done. A release is at work, which would go on
             with the old key.
     """
-    at_work = holders(Roots(vault, vault.resolve().parent).claims)
-    if at_work:
-        case, holder = next(iter(at_work.items()))
-        raise MedProtectError(f"{vault}: a release is at work on it (case '{case}', {holder}). Wait for its end, or stop it first.")
     entries = sorted(vault.rglob(f"*{SUFFIX}"))
+    for private in _private_roots(vault, entries):
+        for case, holder in holders(Roots(private, private).claims).items():
+            raise MedProtectError(f"{private}: a release is at work on it (case '{case}', {holder}). Wait for its end, or stop it first.")
     if not entries:
         raise MedProtectError(f"{vault}: no vault entries ({SUFFIX}) here. Give the vault's folder.")
     for part in vault.rglob(f".*{SUFFIX}.*.part"):  # of a process that was killed; the old key would go on opening it
@@ -52,6 +52,12 @@ def rotate(vault: Path, old: Key, new: Key, report: Report = ignore) -> Rotation
             resealed.save(path.parent, path.name)
             changed += 1
     return Rotation(changed, len(entries) - changed - len(refused), tuple(refused))
+
+
+def _private_roots(vault: Path, entries: Iterable[Path]) -> Iterable[Path]:
+    """Folders that may be the private root of a release whose vault, or part of it, is rotated."""
+    vault = vault.resolve()
+    return dict.fromkeys((vault, *vault.parents, *(entry.resolve().parents[1] for entry in entries)))
 
 
 def _resealed(path: Path, old: Key, new: Key) -> Entry | None:

@@ -60,11 +60,10 @@ def release(settings: Settings, job: Job, workforce: Workforce = Workforce(), re
     """
     began, roots = time.monotonic(), settings.roots
     apart = _at_once if workforce.jobs == 0 else run_apart
+    ledger, share = Ledger(roots.ledger), workforce.shard or Shard(1, 1)
     with opened(settings, resume, job.key):
         summary = Summary(apart(list_cases, settings))
-    ledger = Ledger(roots.ledger)
-    share = workforce.shard or Shard(1, 1)
-    ledger.append(RUN, cases=summary.inventory.cases, shard=share.as_json(), jobs=workforce.jobs, parameters=settings.parameters())
+        ledger.append(RUN, cases=summary.inventory.cases, shard=share.as_json(), jobs=workforce.jobs, parameters=settings.parameters())
     stage = Stage("release", len(range(share.index - 1, summary.inventory.cases, share.count)), report)
     runner = _runner(settings, workforce, ledger)
     (roots.output / SUMMARY).unlink(missing_ok=True)

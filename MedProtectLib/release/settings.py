@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 COPY, QUARANTINE, FAIL = "copy", "quarantine", "fail"
-UNLABELLED = (QUARANTINE, COPY, FAIL)
 
 
 @dataclass(frozen=True)

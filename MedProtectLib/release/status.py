@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.recorded import is_number
 from MedProtectLib.release.claims import holders
 from MedProtectLib.release.inventory import listed
 from MedProtectLib.release.ledger import DIED, OK, OPEN, STARTED, merge, read_ledger
-from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.roots import MANIFEST, Roots
 from MedProtectLib.release.settings import Settings
 
 
@@ -54,7 +55,7 @@ def status_of(folder: Path) -> ReleaseStatus:
     Raises:
         MedProtectError: there is no release.
     """
-    roots = Roots.of(folder, None) if not (folder / "manifest.json").is_file() else Roots(folder, folder)
+    roots = Roots.of(folder, None) if not (folder / MANIFEST).is_file() else Roots(folder, folder)
     if not roots.manifest.is_file():
         raise MedProtectError(f"{folder}: no release is here. Give its private folder, or the shareable one it is named after.")
     settings = Settings.load(roots.manifest)
@@ -71,6 +72,6 @@ def _pace(ledger: Path) -> float | None:
     what the case took is counted.
     """
     entries = (entry for entry in read_ledger(ledger) if entry["event"] == OK)
-    ended = sorted((float(entry["time"]), float(entry["seconds"])) for entry in entries if isinstance(entry.get("seconds"), int | float))
+    ended = sorted((float(entry["time"]), float(entry["seconds"])) for entry in entries if is_number(entry.get("seconds")))
     gaps = [min(took, after - before) for (before, _), (after, took) in pairwise(ended)]
     return (ended[0][1] + sum(gaps)) / len(ended) if ended else None

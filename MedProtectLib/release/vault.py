@@ -25,7 +25,7 @@ import hashlib
 import json
 import secrets
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -245,9 +245,9 @@ def find_entry(vault: Path, volume: Volume, key: Key | None = None) -> Entry:
     if not vault.is_dir():
         raise MedProtectError(f"{vault}: no such folder. Give the folder that holds the vault entries ({SUFFIX}).")
     content, voxels = content_sha256(volume), sha256_voxels(volume.array)
-    named = sorted(path for path in vault.rglob(f"{content}*{SUFFIX}") if read_header(path).protected_sha256 == content)
+    named, damage = _of_content(vault.rglob(f"{content}*{SUFFIX}"), content)
     if named:
-        return Entry.load(next((path for path in named if key is not None and _opens(key, path)), named[0]))
+        return Entry.load(best_for(key, named))
     same_voxels = None
     for path in sorted(vault.rglob(f"*{SUFFIX}")):
         with suppress(MedProtectError):  # a damaged entry of another case
@@ -256,6 +256,8 @@ def find_entry(vault: Path, volume: Volume, key: Key | None = None) -> Entry:
                 return Entry.load(path)
             if header.protected_voxels_sha256 == voxels:
                 same_voxels = header
+    if damage is not None:
+        raise damage
     if same_voxels is not None:
         raise MedProtectError(
             f"{volume.name}: it has the voxels of case '{same_voxels.case}' but was saved anew. Restore from the file as it was released."
@@ -263,6 +265,25 @@ def find_entry(vault: Path, volume: Volume, key: Key | None = None) -> Entry:
     raise MedProtectError(
         f"{volume.name}: no entry in {vault} belongs to exactly this file. It was changed after it was protected, or another vault has it."
     )
+
+
+def best_for(key: Key | None, entries: Sequence[Path]) -> Path:
+    """Of several entries of one content, which is that of several cases or releases, the first that a key opens, else the first."""
+    if key is None or len(entries) == 1:
+        return entries[0]
+    return next((path for path in entries if _opens(key, path)), entries[0])
+
+
+def _of_content(paths: Iterable[Path], content: str) -> tuple[list[Path], MedProtectError | None]:
+    """Those entries that belong to a protected content, and what is wrong with a damaged one."""
+    found, damage = [], None
+    for path in sorted(paths):
+        try:
+            if read_header(path).protected_sha256 == content:
+                found.append(path)
+        except MedProtectError as error:
+            damage = error
+    return found, damage
 
 
 def _opens(key: Key, path: Path) -> bool:

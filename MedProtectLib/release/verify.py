@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from MedProtectLib.errors import MedProtectError
-from MedProtectLib.io import sha256_file, sha256_voxels
+from MedProtectLib.io import extension_of, sha256_file, sha256_voxels
+from MedProtectLib.io.names import is_dicom
 from MedProtectLib.io.npz import array_shapes, member_volume, read_array
+from MedProtectLib.io.volumes import READERS
 from MedProtectLib.progress import Report, Stage, ignore
 from MedProtectLib.recorded import is_number
 from MedProtectLib.release.commit import files_below, read_record
@@ -92,6 +94,8 @@ def verify_release(output: str | Path, private: str | Path | None = None, report
         found.findings += _of_members(roots, name, voxels)
     named.sort()
     found.unnamed = [name for name in _names_below(roots.output) if name not in named and name not in (RECORDS, SUMMARY)]
+    images = [name for name in found.unnamed if extension_of(name) in READERS or is_dicom(roots.output / name)]
+    found.findings += [f"{name}: an image or label map that is not of this release" for name in images]
     found.findings += _left_out(roots, cases) if found.private else ()
     return found
 

@@ -28,7 +28,7 @@ from MedProtectLib.regions import Regions
 from MedProtectLib.release.case import ReleaseCase, file_name_of
 from MedProtectLib.release.commit import read_record
 from MedProtectLib.release.inventory import listed
-from MedProtectLib.release.roots import Roots
+from MedProtectLib.release.roots import MEMBER, Roots
 from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.writer import this_writer
 from MedProtectLib.volume import LabelMap, Volume
@@ -163,9 +163,7 @@ def frozen(released: Released, previous: Roots, protector: Protector, volume: Vo
     protection = protector.protect(volume, labels)
     if sha256_voxels(protection.volume.array) == released.protected_voxels:
         return protection
-    if released.image.endswith(".npz"):
-        raise MedProtectError(f"its class changed since '{released.version}', and with it the perturbation. Withheld.")
-    protected = volume.with_array(_voxels_of(released, previous))
+    protected = volume.with_array(_voxels_of(released, previous).reshape(volume.array.shape))
     return _seen_with(protection, protected, released)
 
 
@@ -184,16 +182,18 @@ def check_frozen(released: Released, previous: Roots, protector: Protector, volu
 
 
 def _voxels_of(released: Released, previous: Roots) -> np.ndarray:
-    for output in dict.fromkeys((Path(released.output), previous.output)):
-        try:
-            array = read_volume(output / released.image).array
-        except MedProtectError:
-            continue
-        if sha256_voxels(array) == released.protected_voxels:
-            return array
+    """The protected voxels of an image that went out, those of a MedMNIST file from the private root."""
+    member = Path(released.image).suffix.lower() == ".npz"
+    outputs = dict.fromkeys((Path(released.output), previous.output))
+    places = [previous.of_case(released.case) / MEMBER] if member else [output / released.image for output in outputs]
+    for place in places:
+        with suppress(MedProtectError, OSError, ValueError, EOFError):
+            array: np.ndarray = np.load(place, allow_pickle=False) if member else read_volume(place).array
+            if sha256_voxels(array) == released.protected_voxels:
+                return array
     raise MedProtectError(
-        f"{released.image}: the protected file of '{released.version}' is not where it was or was changed, and comes out otherwise here. "
-        f"Put it back into {released.output}."
+        f"{released.image}: the protected image of '{released.version}' is not where it was or was changed, and comes out otherwise here. "
+        f"Put it back: {places[0]}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from MedProtectLib.audit.experiment import Experiment, run_experiment
 from MedProtectLib.audit.releases import Releases
 from MedProtectLib.audit.rows import RowFile
 from MedProtectLib.errors import MedProtectError
+from MedProtectLib.fitting.dataset import by_hash
 from MedProtectLib.io import read_labels
 from MedProtectLib.io.segmentation import write_segmentation
 from MedProtectLib.profile import Profile
@@ -49,6 +51,43 @@ def test_a_quoted_header_keeps_its_lists(tmp_path: Path, caplog: pytest.LogCaptu
         "test": ["c0", "c1"],
     }
     assert not caplog.messages
+
+
+def test_lists_by_a_hash_have_every_class(tmp_path: Path) -> None:
+    for number in range(30):
+        folder = tmp_path / ("rare" if number % 3 == 0 else "common")
+        folder.mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(np.full((8, 8), number, np.uint8)), folder / f"{number}.png")
+    lists = by_hash(tmp_path)
+    counts = {split: [sum(case.image_class == name for case in cases) for name in ("rare", "common")] for split, cases in lists.items()}
+    assert counts == {"train": [6, 12], "val": [1, 2], "test": [3, 6]}
+
+
+def test_an_image_in_two_lists_is_refused_whatever_its_name(run: Run, tmp_path: Path) -> None:
+    manifest = quoted_manifest(tmp_path / "cases.csv")
+    lines = manifest.read_text().splitlines()
+    image = next(line for line in lines if '"c5"' in line).split(",")[1].strip('"')
+    copy = tmp_path / "renamed.nii.gz"
+    shutil.copyfile(image, copy)
+    manifest.write_text("\n".join(line.replace(line.split(",")[1], f'"{copy}"') if '"c0"' in line else line for line in lines) + "\n")
+    code, _, err = run("audit", manifest, "--output", tmp_path / "audit", "--methods", "lsp")
+    assert (code, "case 'c0' in 'test' has the image of case 'c5', which is in another list" in err) == (1, True)
+
+
+@pytest.mark.parametrize(("classes", "told"), [("aaaa", "all cases in 'val' are of one class"), ("aabb", "no case in 'val' is of class c")])
+def test_classes_that_a_list_lacks_are_told(classes: str, told: str, run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
+    lines = ["case,image,class,split"]
+    for split, own in (("train", "abcabc"), ("val", classes), ("test", "abcabc")):
+        for number, name in enumerate(own):
+            path = tmp_path / f"{split}_{number}.png"
+            sitk.WriteImage(sitk.GetImageFromArray(rng.integers(60, 200, (32, 32), dtype=np.uint8)), path)
+            lines.append(f"{split}_{number},{path},{name},{split}")
+    manifest = tmp_path / "cases.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    code, _, err = run(
+        "audit", manifest, "--output", tmp_path / "audit", "--methods", "none", "--seeds", 0, "--regimes", "none", "--steps", 2
+    )
+    assert (code, told in err) == (1 if classes == "aaaa" else 0, True), err
 
 
 def test_a_notice_tells_that_the_lists_are_drawn_by_a_hash(run: Run, tmp_path: Path) -> None:

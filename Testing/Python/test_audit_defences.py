@@ -101,6 +101,20 @@ def test_filters_take_noise_away_and_keep_the_image(purify: Callable[[Image], Im
     assert left.std() < noise_left * NOISE.std()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 20, 20), (1, 3, 20, 1)])
+def test_thin_volumes_are_halved_and_restored(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    assert defences.half_size(image).shape == shape
+    monkeypatch.setattr(restorer, "STEPS", 1)
+
+    def draw(rng: np.random.Generator) -> tuple[Image, Image]:
+        patch = restorer.cut_around(image, rng.integers(image.shape[1:]), 8)
+        return patch, patch
+
+    restore = restorer.fit_restorer(draw, 3, 1, 1, 0, 8 / 255, "learn")
+    assert restore(image).shape == shape
+
+
 def test_jpeg_loses_more_at_lower_quality() -> None:
     lost = [np.abs(defences.jpeg(SMOOTH + NOISE, quality) - SMOOTH - NOISE).mean() for quality in (75, 50, 10)]
     assert 0 < lost[0] < lost[1] < lost[2]

@@ -295,6 +295,47 @@ def test_no_verdict_rests_on_an_unknown_interval(tmp_path: Path) -> None:
     assert "the victim" not in (tmp_path / "audit.html").read_text()
 
 
+def verdict_of(folder: Path, *rows: Row) -> str:
+    file = RowFile(folder / "rows.jsonl")
+    for row in rows:
+        file.append(row)
+    write_report(file.path, folder)
+    page = (folder / "audit.html").read_text()
+    return page[page.index("trained on data protected by") :].partition("</")[0] if "trained on data protected by" in page else ""
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ([0.1, 0.2, 0.1, 0.3], "the victim fails: DSC 17.5%"),
+        ([0.5, 0.6, 0.5, 0.7], "the victim does worse: DSC 57.5%"),
+        ([0.8, 0.7, 0.9, 0.8], "the victim learns as from random noise"),
+        ([0.99, 0.98, 0.97, 0.99], "the victim learns more than from random noise"),
+    ],
+)
+def test_verdicts(own: list[float], told: str, tmp_path: Path) -> None:
+    said = verdict_of(tmp_path, made_row("none", 0, [0.9] * 4), made_row("noise", 0, [0.8, 0.75, 0.8, 0.85]), made_row("lsp", 0, own))
+    assert told in said
+    assert "(1 training)" in said
+
+
+def test_a_victim_that_guesses_one_of_two_classes_fails(tmp_path: Path) -> None:
+    def row(method: str, hits: str) -> Row:
+        rates = np.array([hit == "1" for hit in hits]).reshape(2, 20).mean(axis=1)
+        kinds = {"test_classes": [0] * 20 + [1] * 20, "test_cases": [str(n) for n in range(40)], "chance": 0.5}
+        return classified(method, 0, "1" * 8, **kinds) | {"hits": hits, "balanced_accuracy": float(rates.mean())}
+
+    hits = {"none": "1" * 40, "noise": "1" * 19 + "0" + "1" * 18 + "00", "lsp": "1" * 20 + "0" * 20}
+    assert "the victim fails: balanced accuracy 50.0%, clean 90.0%" in verdict_of(tmp_path, *(row(*each) for each in hits.items()))
+
+
+def test_equal_differences_in_every_case_have_no_interval() -> None:
+    rows = [made_row("none", 0, [0.9] * 4), made_row("noise", 0, [0.8] * 4), made_row("lsp", 0, [0.3] * 4)]
+    difference = groups_of(rows)[0].lines[2].difference
+    assert difference is not None
+    assert math.isnan(difference[1])
+
+
 def test_clean_rows_without_a_bound_have_their_own_table() -> None:
     rows = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8]), made_row("none", 0, [0.7], key="k", victim="segresnet")]
     rows.append(made_row("clean_part", 0, [0.7], key="p", victim="unetr", epsilon=0.0))
@@ -455,7 +496,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path: Path) ->
     data = nodules()
     plan = Experiment(Releases(data, tmp_path / "work", BOUND), ["noise"], ["unet"], ["none"], [0], steps=1)
     for share in (0.02, 0.99):
-        with pytest.raises(UsageError, match=f"share {share}: that protects . of 4 training cases"):
+        with pytest.raises(UsageError, match=f"share {share}: that protects . of 4 labelled training cases"):
             replace(plan, shares=[share]).check()
     bare = [replace(case, target=np.zeros_like(case.target)) for case in data.cases["val"]]
     unlabelled = replace(data, cases={**data.cases, "val": bare})

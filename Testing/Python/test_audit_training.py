@@ -17,7 +17,7 @@ from MedProtectLib.audit.scoring import constant_score, score_predictions
 from MedProtectLib.audit.settings import setting_names, setting_of
 from MedProtectLib.audit.training import fresh_victim, score, train_victim
 from MedProtectLib.audit.victims import VICTIMS, Shape
-from MedProtectLib.errors import UsageError
+from MedProtectLib.errors import MedProtectError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning")
 
@@ -40,6 +40,27 @@ def test_victims_of_the_other_task_and_unknown_ones_are_refused() -> None:
     for name in ("resnet18", "nosuch"):
         with pytest.raises(UsageError, match="no victim"):
             fresh_victim(nodules(), name, 0)
+
+
+def test_a_training_that_diverged_gives_no_score() -> None:
+    data = pictures()
+    spoiled = [Sample(sample.case, sample.image * np.nan) for sample in data.samples("train")]
+    with pytest.raises(MedProtectError, match="the training of victim 'resnet18' diverged after 1 steps"):
+        train_victim(data, spoiled, victim="resnet18", steps=2)
+
+
+def test_a_ct_without_labels_has_no_foreground() -> None:
+    data = nodules()
+    bare = [Sample(replace(sample.case, target=np.zeros_like(sample.case.target)), sample.image) for sample in data.samples("train")]
+    with pytest.raises(MedProtectError, match="none of the cases that a victim would train on has a label"):
+        Normalisation.of(data, bare)
+
+
+def test_guessing_is_worth_more_where_a_class_is_absent() -> None:
+    data = pictures()
+    samples = data.samples("val")
+    assert constant_score(samples, data) == 0.5
+    assert constant_score([sample for sample in samples if int(sample.target) == 0], data) == 1.0
 
 
 def test_settings_fit_their_victims() -> None:

@@ -331,7 +331,14 @@ def test_a_window_may_be_an_array_and_a_seed_a_number_of_numpy() -> None:
     assert np.array_equal(one.volume.array, other.volume.array)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200])
+def test_values_whose_squares_no_float_holds_are_refused() -> None:
+    volume, labels = scene("float64")
+    volume.array[0, 0, 0] = -1e200
+    with pytest.raises(MedProtectError, match=r"its values reach 1e\+200"):
+        Protector(profile=untrained(3)).protect(volume, labels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_no_numbers_are_named(value: float) -> None:
     volume, labels = scene("float64")
     volume.array[0, 0, :2] = value

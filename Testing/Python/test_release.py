@@ -378,6 +378,24 @@ def test_what_is_protected_already_is_refused(run: Run, profile: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("linked", [False, True])
+def test_images_of_a_release_are_refused_wherever_they_are_named(linked: bool, run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out, table = decathlon(tmp_path / "in", 1, 1), tmp_path / "out", tmp_path / "elsewhere" / "cases.csv"
+    assert release_here(run, dataset, out, profile, "--unlabelled", "copy")[0] == 0
+    images = out / "imagesTr"
+    if linked:
+        images = tmp_path / "link"
+        images.symlink_to(out / "imagesTr")
+    table.parent.mkdir()
+    rows = ("case,image,labels", f"a,{images / NAMES[0]},{out / 'labelsTr' / NAMES[0]}", f"b,{out / 'imagesTs' / NAMES[1]},")
+    table.write_text("\n".join(rows))
+    code, answer, _ = release_here(run, table, tmp_path / "again", profile, "--unlabelled", "copy")
+    assert (code, answer["counts"]["quarantined"], answer["counts"]["copied"]) == (1, 1, 1), "what went out as it was may go again"
+    assert "protected already" in answer["problems"][0]["reason"]
+    assert [p.name for p in (tmp_path / "again" / "images").iterdir()] == ["b.nii.gz"]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_renamed_image_in_two_files_is_known_by_its_record(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset, single, mixed = decathlon(tmp_path / "in", 1), tmp_path / "single", tmp_path / "mixed"
     image = tmp_path / "ct.hdr"
@@ -440,6 +458,15 @@ def test_wrong_usage_is_one_line(run: Run, profile: Path, tmp_path: Path, option
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "x" * 600, " ", ""])
+def test_a_name_is_one_with_and_without_a_vault(name: str, run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset = decathlon(tmp_path / "in", 1)
+    for option in ("--no-vault", "--dry-run"):
+        code, _, said = run("release", dataset, "--output", tmp_path / "out", "--profile", profile, "--name", name, option)
+        assert (code, said.count("\n"), "not a name for a release" in said) == (1, 1, True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["in/out", "in", "."])
 def test_input_shareable_and_private_files_stay_apart(run: Run, profile: Path, tmp_path: Path, place: str) -> None:
     dataset = decathlon(tmp_path / "in", 1)
@@ -475,6 +502,42 @@ def test_status_and_ledger(run: Run, profile: Path, tmp_path: Path) -> None:
         assert code == 0
         assert json.loads(answer)["counts"] == {"ok": 2}
     assert run("release", "--status", tmp_path)[0] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("name", "content", "codes"),
+    [
+        ("ledger/other.jsonl", '{"time": "x", "event": "ok", "case": "a"}\n{"time": 1, "event": "ok", "case": ["a"]}\n', (0, 0, 0)),
+        ("ledger/other.jsonl", '{"time": 1, "event": "ok", "case": "a", "seconds": 1' + "0" * 400 + "}\n", (0, 0, 0)),
+        ("cases.jsonl", "[]\n", (1, 1, 0)),
+        ("cases.jsonl", '{"name": 1}\n', (1, 1, 0)),
+        ("cases/{case}/record.json", '{"key": "x", "outputs": {}}', (0, 1, 0)),
+        ("cases/{case}/record.json", '{"case": "{case}", "key": "x", "outputs": []}', (0, 1, 0)),
+    ],
+)
+def test_damaged_private_files_are_told_or_made_anew(
+    name: str, content: str, codes: tuple[int, ...], run: Run, profile: Path, tmp_path: Path
+) -> None:
+    dataset, out, case = decathlon(tmp_path / "in", 1), tmp_path / "out", NAMES[0].removesuffix(".nii.gz")
+    assert release_here(run, dataset, out, profile)[0] == 0
+    done = tree(out)
+    (tmp_path / "out_private" / name.replace("{case}", case)).write_text(content.replace("{case}", case))
+    assert (run("release", "--status", out)[0], run("release", "--verify", out)[0]) == codes[:2]
+    assert release_here(run, dataset, out, profile, "--resume")[0] == codes[2]
+    assert tree(out) == done
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_record_that_lacks_what_goes_out_is_damaged(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out, case = decathlon(tmp_path / "in", 1), tmp_path / "out", NAMES[0].removesuffix(".nii.gz")
+    assert release_here(run, dataset, out, profile)[0] == 0
+    path = tmp_path / "out_private" / "cases" / case / "record.json"
+    record = json.loads(path.read_text())
+    del record["shareable"]["method"]
+    path.write_text(json.dumps(record))
+    code, _, said = release_here(run, dataset, out, profile, "--resume")
+    assert (code, said.count("\n"), "its private record is damaged" in said) == (1, 1, True)
 
 
 def test_the_pace_leaves_pauses_out(tmp_path: Path) -> None:
@@ -531,7 +594,7 @@ def test_the_vault_restores_every_original_and_holds_the_only_perturbation(run: 
     for place in (out / "restored" / NAMES[0], out / "imagesTr" / "a" / "b" / NAMES[0], second / NAMES[0]):
         code, _, said = run(*restore, place, "--key", key)
         assert code == 1
-        assert "holds a release" in said
+        assert "may be shared" in said
         assert not place.exists()
 
 

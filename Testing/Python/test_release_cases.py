@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_a_commit_that_fails_takes_back_its_own_files_and_no_shared_copy(tmp_pat
         for item in (image, labels):
             (stage.shared / item.target).write_bytes(b"x")
         with pytest.raises(OSError, match="No space"):
-            commit(stage, roots, case, {})
+            commit(stage, roots, case, {}, None)
     assert [path.name for path in roots.output.glob("*.nii.gz")] == ["l.nii.gz"]
 
 
@@ -377,6 +378,24 @@ def test_every_array_of_a_medmnist_file_goes_along(run: Run, tmp_path: Path) -> 
             assert np.array_equal(after[name], before[name][[0, 2]] if name.startswith("train") else before[name]), name
 
 
+@pytest.mark.skipif(os.name != "posix", reason="it mounts a small file system")
+def test_a_full_disk_stops_a_release_of_a_medmnist_file(run: Run, tmp_path: Path) -> None:
+    disk, dataset, own = tmp_path / "disk", tmp_path / "made.npz", tmp_path / "own.medprotect"
+    rng, parts = np.random.default_rng(1), ("train", "val", "test")
+    arrays = {f"{part}_images": rng.integers(60, 190, (2, 128, 128), dtype=np.uint8) for part in parts}
+    np.savez_compressed(dataset, **arrays, **{f"{part}_labels": np.array([[0], [1]], np.uint8) for part in parts})
+    fit(find_cases(dataset), own, FitOptions(method="lsp", seed=3, dimension=2))
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    try:
+        code, answer, _ = release_here(run, dataset, tmp_path / "out", own, "--private", disk / "private")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert (code, answer["counts"]["failed"]) == (1, 1)
+    assert "No space left on device" in answer["stopped"]
+
+
 @pytest.mark.parametrize(
     ("name", "array"),
     [
@@ -437,6 +456,8 @@ def test_nothing_stays_of_a_killed_case_that_is_no_longer_there(
         (out / part).mkdir()
         shutil.copyfile(dataset / part / "a.nii.gz", out / part / "a.nii.gz")
         (dataset / part / "a.nii.gz").rename(dataset / part / "b.nii.gz")
+    (tmp_path / "out_private" / "cases" / "a").mkdir(parents=True)
+    (tmp_path / "out_private" / "cases" / "a" / "placed.json").write_text('["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"]')
     assert release_here(run, dataset, out, profile, "--resume")[1]["counts"]["ok"] == 2
     names = {f"{part}/{name}.nii.gz" for part in ("imagesTr", "labelsTr") for name in ("b", "kept")}
     assert {name for name in tree(out) if "/" in name} == names

@@ -12,13 +12,16 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from MedProtectLib.cli.main import main
 from MedProtectLib.release.claims import claimed
 from MedProtectLib.release.ledger import Ledger, merge, read_ledger
 from MedProtectLib.release.runners import Job
@@ -43,8 +46,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, dataset: Path, profile: Path) -> dict[str, str]:
     """The shareable root of a release that nothing happened to."""
-    from MedProtectLib.cli.main import main
-
     out = tmp_path_factory.mktemp("undisturbed") / "release"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
@@ -113,6 +114,54 @@ def test_two_runs_at_once_share_the_cases(dataset: Path, profile: Path, undistur
     assert tree(out) == undisturbed
     assert each_once(private)
     assert leftovers(out, private) == []
+
+
+@pytest.mark.parametrize("place", ["opening.put_if_absent", "inventory.file_name_of", "audit._entry"])
+def test_processes_with_one_number_in_two_containers_write_apart(
+    place: str, dataset: Path, profile: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one does the whole release while the first is in the middle of a file."""
+    out, patched = tmp_path / "release", f"MedProtectLib.release.{place}"
+    real = resolve_name(patched)
+    command = ["release", *options(dataset, out, profile), "--jobs", "0"]
+
+    def meanwhile(*arguments: object) -> object:
+        monkeypatch.setattr(patched, real)
+        with monkeypatch.context() as patch:
+            patch.setattr("MedProtectLib.release.writer._host", lambda: "another")
+            assert main(command) == 0
+        return real(*arguments)
+
+    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+    monkeypatch.setattr(patched, meanwhile)
+    assert main(command) == 0
+    assert tree(out) == undisturbed
+    assert leftovers(out, tmp_path / "release_private") == []
+
+
+@posix
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_run_that_is_cancelled_while_it_lists_the_cases_leaves_the_others_to_go_on(
+    joined: bool, dataset: Path, profile: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, private = tmp_path / "release", tmp_path / "release_private"
+    command = ["release", *options(dataset, out, profile), "--jobs", "0"]
+
+    other = private / f".manifest.{replace(this_writer(), host='another').name}.part"
+
+    def cancelled(*_: object) -> None:
+        if joined:
+            other.touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("MedProtectLib.release.run.list_cases", cancelled)
+        assert main(command) == 1
+    assert (private / "manifest.json").is_file() == out.is_dir() == joined
+    assert [*private.glob(".*")] == ([other] if joined else [])
+    monkeypatch.setattr("MedProtectLib.release.make.write_pictures", lambda *_, **__: None)
+    assert main(command) == 0
+    assert tree(out) == undisturbed
 
 
 @posix

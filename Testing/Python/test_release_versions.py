@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from MedProtectLib.fitting.dataset import find_cases
+from MedProtectLib.fitting.fit import FitOptions, fit
+from MedProtectLib.protection import Protection
+from MedProtectLib.protector import Protector
+from MedProtectLib.volume import LabelMap, Volume
 from release_cases import HIPPOCAMPUS, NAMES, decathlon, tree, voxels
 from samples import Run
 
@@ -235,3 +241,38 @@ def test_versions_are_protected_alike(run: Run, profile: Path, tmp_path: Path, f
     assert "no release" in said
     assert not (tmp_path / "v2").exists()
     assert tree(first)
+
+
+def test_images_of_a_medmnist_file_stay_as_they_went_out(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a version of the program that makes other voxels, and where a class was corrected."""
+    parts, rng = ("train", "val", "test"), np.random.default_rng(4)
+    arrays = {f"{part}_images": rng.integers(60, 190, (2, 28, 28), dtype=np.uint8) for part in parts}
+    arrays |= {f"{part}_labels": np.array([[0], [1]], np.uint8) for part in parts}
+    dataset, own = tmp_path / "made.npz", tmp_path / "own.medprotect"
+    np.savez_compressed(dataset, **arrays)
+    fit(find_cases(dataset), own, FitOptions(method="lsp", seed=3, dimension=2))
+    first, code, _ = made(run, dataset, tmp_path / "v1", own)
+    assert code == 0
+    released = np.load(first / "made.npz")
+    protect = Protector.protect
+
+    def otherwise(self: Protector, volume: Volume, labels: LabelMap) -> Protection:
+        protection = protect(self, volume, labels)
+        array = protection.volume.array.copy()
+        array[:, ::5] = volume.array[:, ::5]
+        return replace(protection, volume=volume.with_array(array))
+
+    monkeypatch.setattr(Protector, "protect", otherwise)
+    arrays["train_labels"] = np.array([[1], [1]], np.uint8)
+    np.savez_compressed(dataset, **arrays)
+    second, code, _ = made(run, dataset, tmp_path / "v2", own, "--previous", first)
+    assert code == 0
+    for part in parts:
+        assert np.array_equal(np.load(second / "made.npz")[f"{part}_images"], released[f"{part}_images"])
+    assert np.load(second / "made.npz")["train_labels"].tolist() == [[1], [1]]
+    assert run("release", dataset, "--output", tmp_path / "v3", "--profile", own, "--previous", second, "--dry-run")[0] == 0
+    kept = tmp_path / "v2_private" / "cases" / "val_000000" / "protected.npy"
+    kept.unlink()
+    _, code, answer = made(run, dataset, tmp_path / "v3", own, "--previous", second)
+    assert (code, [problem["case"] for problem in answer["problems"]]) == (1, ["val_000000"])
+    assert f"Put it back: {kept}" in answer["problems"][0]["reason"]

@@ -15,6 +15,7 @@ from MedProtectLib.io import read_volume, write_volume
 from MedProtectLib.release.claims import claimed
 from MedProtectLib.release.keys import SiteKey, save_key
 from MedProtectLib.release.restore import restore_file, restore_volume
+from MedProtectLib.release.settings import Settings
 from MedProtectLib.release.vault import find_entry, seal
 from release_cases import tree
 from samples import Run
@@ -113,6 +114,15 @@ def test_an_entry_found_by_its_header(case: Sealed, tmp_path: Path, key: SiteKey
     assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
 
 
+def test_a_damaged_copy_of_an_entry_hides_no_good_one(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
+    for folder in ("a", "z"):
+        (case.vault / folder).mkdir()
+        (case.vault / folder / case.entry.name).write_bytes(case.entry.read_bytes()[:20])
+    assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
+    case.entry.unlink()
+    refused("not a MedProtect vault entry, or damaged", case, tmp_path / "again", key)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_output_is_private_and_never_in_the_way(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
     output = tmp_path / "back" / "image.nii"
@@ -128,6 +138,27 @@ def test_output_is_private_and_never_in_the_way(case: Sealed, tmp_path: Path, ke
         restore_file(case.protected, case.vault, key, tmp_path / "other" / "image.nrrd")
     with pytest.raises(MedProtectError, match="no such folder"):
         restore_file(case.protected, tmp_path / "nowhere", key, tmp_path / "other" / "image.nii")
+
+
+def test_no_original_goes_where_it_would_be_shared(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
+    link = tmp_path / "links" / "image.nii"
+    link.parent.mkdir()
+    link.symlink_to(case.protected)
+    for output in (case.protected.with_name("back.nii"), link.with_name("back.nii")):
+        with pytest.raises(MedProtectError, match="protected file's own folder"):
+            restore_file(link, case.vault, key, output)
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "case_record.json").touch()
+    (results / "case_protected.nii").touch()
+    unfinished = tmp_path / "release"
+    settings = Settings("test", "in", "decathlon", str(unfinished), "private", "p", "0")
+    (case.vault.parent / "manifest.json").write_bytes(settings.to_bytes())
+    for folder in (results, unfinished):
+        with pytest.raises(MedProtectError, match=f"{folder} holds what may be shared"):
+            restore_file(case.protected, case.vault, key, folder / "new" / "image.nii")
+    assert not unfinished.exists()
+    assert restore_file(case.protected, case.vault, key, tmp_path / "back" / "image.nii").same_file
 
 
 def test_an_output_of_another_format_leaves_nothing(case: Sealed, tmp_path: Path, key: SiteKey) -> None:
@@ -174,15 +205,18 @@ def test_command_line(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> N
     assert "wrong key" in err
 
 
-def test_a_vault_that_a_release_writes_to_is_not_rotated(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
+def test_a_vault_that_a_release_writes_to_is_not_rotated(tmp_path: Path, key: SiteKey, run: Run, rng: np.random.Generator) -> None:
+    vault = sealed(tmp_path / "private", "NIfTI", "i2", key, rng).vault
+    (vault / "part").mkdir()
     save_key(key, tmp_path / "old.key")
     run("keys", "new", tmp_path / "new.key")
-    rotate = ("keys", "rotate", case.vault, "--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
-    before = tree(case.vault)
-    with claimed(case.vault.parent / "claims", "case_1"):
-        code, _, err = run(*rotate)
-    assert (code, "a release is at work on it (case 'case_1', process" in err, tree(case.vault)) == (1, True, before)
-    assert run(*rotate)[0] == 0
+    keys = ("--key", tmp_path / "old.key", "--new-key", tmp_path / "new.key")
+    before = tree(vault)
+    with claimed(vault.parent / "claims", "case_1"):
+        for folder in (vault, vault.parent, tmp_path, vault / "part"):
+            code, _, err = run("keys", "rotate", folder, *keys)
+            assert (code, "a release is at work on it (case 'case_1', process" in err, tree(vault)) == (1, True, before), folder
+    assert run("keys", "rotate", vault, *keys)[0] == 0
 
 
 def test_a_rotated_vault_opens_with_the_new_key_alone(case: Sealed, tmp_path: Path, key: SiteKey, run: Run) -> None:
@@ -235,11 +269,13 @@ def test_every_image_of_a_medmnist_file_comes_back(tmp_path: Path, key: SiteKey,
         for n in range(len(array)):
             before, after = member_volume(array, n, "x"), member_volume(changed[name], n, "x")
             assert np.array_equal(member_array(before), array[n])
-            seal(before, after, key, "test", f"{name} {n}").save(tmp_path / "vault")
+            for release in ("next", "test"):
+                seal(before, after, key, release, f"{name} {n}").save(tmp_path / "vault" / release)
     rewrite(original, protected, changed)
     output = tmp_path / "back" / "in.npz"
     restored = restore_file(protected, tmp_path / "vault", key.for_release("test"), output)
     assert restored.case == "6 images"
+    assert restore_file(protected, tmp_path / "vault", key.for_release("next"), tmp_path / "next" / "in.npz").release == "next"
     with np.load(output) as again:
         assert {name: again[name].tobytes() for name in again} == {name: array.tobytes() for name, array in (images | labels).items()}
     with pytest.raises(MedProtectError, match="not case"):

@@ -276,6 +276,8 @@ def test_passphrase(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert "others can read" in run("keys", "new", file, "--passphrase", "--passphrase-file", words)[2]
     words.chmod(0o600)
     assert run("keys", "new", file, "--passphrase", "--passphrase-file", words)[0] == 0
+    assert "Without the passphrase it is worth nothing" in run("keys", "new", tmp_path / "same.key", "--passphrase-file", words)[1]
+    assert "salt" in json.loads((tmp_path / "same.key").read_text())["site"], "a passphrase that is given is used"
     content = json.loads(file.read_text())
     assert content["site"] | {"salt": ""} == {"n": 1 << 17, "r": 8, "p": 1, "salt": ""}
     key = load_key(file, PASSPHRASE)

@@ -17,6 +17,7 @@ from MedProtectLib.io.dicom.header import Header, careful, read_dataset, sop_cla
 from MedProtectLib.io.dicom.pixels import ALWAYS_LOSSY, LOSSY, PixelFormat, is_native, native_bytes, read_cells
 from MedProtectLib.io.dicom.uids import IMPLEMENTATION, DerivedUids, uid_of
 from MedProtectLib.io.hashing import sha256_file, sha256_voxels
+from MedProtectLib.io.names import slice_name
 from MedProtectLib.io.source import Source, new_file
 from MedProtectLib.version import __version__
 from MedProtectLib.volume import Volume
@@ -68,7 +69,7 @@ class DicomSource(Source):
         path.mkdir(exist_ok=True)
         try:
             for number, instance in enumerate(self.instances, start=1):
-                self._write_instance(instance, array, uids, path / f"{number:04d}.dcm")
+                self._write_instance(instance, array, uids, path / slice_name(number))
         except BaseException:
             if made:
                 shutil.rmtree(path, ignore_errors=True)
