@@ -182,7 +182,10 @@ def read_case_image(root: Path, case: ReleaseCase) -> Volume:
         if not path.exists() and len(files) > 1 and not {file for file in files if is_image(file)} <= {*channel_files(path)}:
             listed = ", ".join(file.name for file in files)
             raise MedProtectError(f"{path}: {listed} are neither one image nor channels 0000, 0001, ... in one format.")
-        return read_volume(path)
+        volume = read_volume(path)
+        if hasattr(volume.source, "uids") and not {file.parent for file in files} <= {file.parent for file in volume.source.files}:
+            raise MedProtectError(f"{path}: its series has slices in other folders too. Put them into one.")
+        return volume
     from MedProtectLib.fitting.dataset import CaseFiles
 
     return CaseFiles(case.name, root / case.image.source, None, case.image_class, case.member, case.split).read()[0]

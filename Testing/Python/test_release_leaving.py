@@ -191,6 +191,17 @@ def test_a_labelled_case_in_an_unknown_format_is_quarantined(
     assert more or "no image format is known by '.mgz'" in said
 
 
+def test_a_labelled_bids_image_of_an_unknown_format_is_a_case(tmp_path: Path) -> None:
+    dataset = bids(tmp_path, "sub-01_T1w")
+    (dataset / "sub-01" / "anat" / "sub-01_scans.tsv").write_text("x")
+    (dataset / "sub-01" / "anat" / "sub-01_notes.txt").write_text("x")
+    assert [case.name for case in find_layout(dataset).cases()] == ["sub-01_T1w"], "the label map has an image"
+    (dataset / "sub-01" / "anat" / "sub-01_notes.txt").unlink()
+    (dataset / "sub-01" / "anat" / "sub-01_T1w.nii.gz").rename(dataset / "sub-01" / "anat" / "sub-01_T1w.mgz")
+    (case,) = find_layout(dataset).cases()
+    assert (case.image.source, case.labels) == ("sub-01/anat/sub-01_T1w.mgz", "sub-01/anat/sub-01_dseg.nii.gz")
+
+
 def test_files_that_stay_behind_are_counted(run: Run, profile: Path, tmp_path: Path) -> None:
     dataset = decathlon(tmp_path / "in", 1)
     code, answer, said = release_here(run, dataset, tmp_path / "out", profile)
@@ -216,3 +227,16 @@ def test_what_lies_in_a_hidden_folder_is_no_case(tmp_path: Path) -> None:
     dataset = bids(tmp_path, "sub-01_T1w")
     volume(dataset / "sub-01" / ".trash" / "anat" / "sub-01_T2w.nii.gz", 1)
     assert [case.name for case in find_layout(dataset).cases()] == ["sub-01_T1w"]
+
+
+def test_a_series_in_two_folders_does_not_go_out_by_half(run: Run, profile: Path, tmp_path: Path) -> None:
+    dataset, out = tmp_path / "in", tmp_path / "out"
+    series = scan(dataset / "s1")
+    outlines(dataset / "labels" / "seg.dcm", series)
+    (dataset / "s2").mkdir()
+    for path in sorted(series.iterdir())[4:]:
+        path.rename(dataset / "s2" / path.name)
+    code, answer, said = release_here(run, dataset, out, profile)
+    assert (code, answer["counts"]["quarantined"]) == (1, 1)
+    assert "slices in other folders too" in said
+    assert set(tree(out)) == MADE

@@ -24,6 +24,7 @@ COLUMNS = "participants.json"  # what its columns mean
 IGNORED = ".bidsignore"
 LABEL_SUFFIXES = ("dseg", "mask", "seg")
 SIDECARS = (".json", ".bval", ".bvec")
+TABLES = (".tsv", ".tsv.gz")
 NOT_OF_ANATOMY = ("desc", "label", "space", "res", "den", "atlas", "seg")
 
 
@@ -42,8 +43,11 @@ class Bids(Layout):
             labels = [p for p in self._images(subject) if _suffix(p) in LABEL_SUFFIXES]
             for pipeline in entries(self.root / "derivatives"):
                 labels += [p for p in self._images(pipeline / subject.name) if _suffix(p) in LABEL_SUFFIXES]
+            labels.sort(key=lambda p: LABEL_SUFFIXES.index(_suffix(p)))
+            without = [p for p in labels if not any(_labels(p, image) for image in images)]
+            images += [p for p in files_below(subject) if _may_be_an_image(p) and any(_labels(label, p) for label in without)]
             for image in images:
-                yield self._case(image, sorted((p for p in labels if _labels(p, image)), key=lambda p: LABEL_SUFFIXES.index(_suffix(p))))
+                yield self._case(image, [p for p in labels if _labels(p, image)])
 
     @staticmethod
     def _images(folder: Path) -> list[Path]:
@@ -137,6 +141,11 @@ def _parts(path: Path) -> tuple[dict[str, str], list[str]]:
         else:
             bare.append(part)
     return entities, bare
+
+
+def _may_be_an_image(path: Path) -> bool:
+    """Whether a file may be an image of a format that is not known: one that has labels is a case in whatever format it is."""
+    return path.is_file() and not is_image(path) and not path.name.endswith((*SIDECARS, *TABLES))
 
 
 def _suffix(path: Path) -> str:
