@@ -227,9 +227,12 @@ def _sha256(path: Path, root: Path) -> str:
         MedProtectError: it is none, it cannot be read, or a symbolic link leads out of the dataset.
     """
     try:
-        out = any(leads_out(file, root) for file in (path, *(path.rglob("*") if path.is_dir() else ())))
-    except (ValueError, RuntimeError) as error:  # a zero byte in its name; a link that leads to itself
-        raise MedProtectError(f"{path}: not a path that leads to a file. Correct it.") from error
+        nowhere = path.is_symlink() and not path.exists()
+        out = not nowhere and any(leads_out(file, root) for file in (path, *(path.rglob("*") if path.is_dir() else ())))
+    except ValueError:  # a zero byte in its name
+        nowhere, out = True, False
+    if nowhere:
+        raise MedProtectError(f"{path}: not a path that leads to a file. Correct it.")
     if out:
         raise MedProtectError(f"{path}: a symbolic link that leads out of the dataset. Put the file itself there.")
     if path.exists() and not path.is_file() and not path.is_dir():
