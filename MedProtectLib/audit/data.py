@@ -169,7 +169,7 @@ def load_dataset(
     if len(taken.size) != dimension:
         raise MedProtectError(f"{dataset}: the setting '{taken.name}' is for {len(taken.size)}D images, these are {dimension}D.")
     ct = all(window.unit == HOUNSFIELD for own in windows for window in own)
-    called = name or dataset.name.split(".")[0]
+    called = name or dataset.resolve().name.split(".")[0]
     return AuditData(called, task, dimension, channels, classes.keys, ct, taken, cases, tuple(segments), modality, dataset)
 
 

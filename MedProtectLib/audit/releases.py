@@ -237,7 +237,10 @@ def check_method(method: str, data: AuditData, profiles: Mapping[str, Path], fol
     if method == CLEAN:
         return
     if method.startswith(EQUAL_PSNR):
-        return check_method(method.removeprefix(EQUAL_PSNR), data, profiles, folders)
+        like = method.removeprefix(EQUAL_PSNR)
+        if like == CLEAN:
+            raise UsageError(f"'{method}': clean data have no PSNR that noise could have. Name a method behind '{EQUAL_PSNR}'.")
+        return check_method(like, data, profiles, folders)
     for prefix, known in ((PROFILE, profiles), (RELEASED, folders)):
         if method.startswith(prefix):
             if method.removeprefix(prefix) not in known:

@@ -166,6 +166,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         except ValueError:
             row = None
         if isinstance(row, dict) and "key" in row:
+            missing = [each.name for each in fields(Run) if each.name not in row]
+            if missing:
+                raise MedProtectError(f"{path}, line {number + 1}: a row without '{missing[0]}'. Take the line out.")
             yield row
         elif number == 0 and line[: len(FIRST)] != FIRST[: len(line)]:
             raise MedProtectError(f"{path}: not a file of audit rows. Choose another file.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -108,6 +108,7 @@ def train_victim(
     for build in regime.attack:
         attack = build(knowledge)
         released = [Sample(sample.case, attack(sample)) for sample in released]
+        knowledge = replace(knowledge, released=released)
     preparation = Preparation(setting, Normalisation.of(data, released), tuple(build(knowledge) for build in regime.purify))
     samples = [preparation(sample) for sample in released]
     validation = data.samples(VALIDATION)

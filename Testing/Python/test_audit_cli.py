@@ -79,6 +79,7 @@ def test_a_profile_without_hashes_is_known_by_the_names_of_its_cases(tmp_path: P
     ("options", "code", "said"),
     [
         (("--methods", "nosuch"), 2, "unknown method 'nosuch'"),
+        (("--methods", "noise@none"), 2, "clean data have no PSNR that noise could have"),
         (("--victims", "resnet18"), 2, "no victim 'resnet18' for segmentation"),
         (("--regimes", "sometimes"), 2, "unknown regime 'sometimes'"),
         (("--regimes", "warm_start"), 2, "needs public clean data"),

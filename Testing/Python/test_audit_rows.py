@@ -355,6 +355,13 @@ def test_rows_of_other_test_cases_are_not_compared() -> None:
     assert groups_of(rows)[0].lines[2].difference is None
 
 
+def test_a_row_without_what_names_its_run_is_told(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(made_row("none", 0, [0.9])) + '\n{"key": "x"}\n')
+    with pytest.raises(MedProtectError, match=r"rows.jsonl, line 2: a row without 'dataset'\. Take the line out"):
+        RowFile(rows)
+
+
 def test_a_repeated_key_is_one_row(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     lines = [made_row("none", 0, [0.9]), made_row("noise", 0, [0.8]), made_row("lsp", 0, [0.5]), made_row("lsp", 0, [0.1])]
@@ -371,19 +378,24 @@ def test_void_rows_are_shown_and_not_counted() -> None:
     assert any("1 of 3 rows are void" in said for said in cautions(rows, [group]))
 
 
+def named(key: str) -> Row:
+    """A row with this key first, as rows begin."""
+    return {"key": key} | made_row("none", 0, [0.9], key=key)
+
+
 def test_rows_survive_a_torn_line(tmp_path: Path) -> None:
     file = RowFile(tmp_path / "rows.jsonl")
-    file.append({"key": "a", "n": 1})
+    file.append(named("a"))
     with file.path.open("ab") as stream:
         stream.write(b'{"key": "b", "n"')
     again = RowFile(file.path)
     assert list(again.rows) == ["a"]
-    again.append({"key": "c"})
+    again.append(named("c"))
     assert [row["key"] for row in read_rows(file.path)] == ["a", "c"]
     file.path.write_bytes(b'{"ke')
     first = RowFile(file.path)
     assert first.rows == {}
-    first.append({"key": "d"})
+    first.append(named("d"))
     assert [row["key"] for row in read_rows(file.path)] == ["d"]
     (tmp_path / "other.txt").write_text("not rows\n")
     with pytest.raises(MedProtectError, match="not a file of audit rows"):
@@ -392,11 +404,11 @@ def test_rows_survive_a_torn_line(tmp_path: Path) -> None:
 
 def test_a_row_that_the_disk_does_not_take_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = RowFile(tmp_path / "rows.jsonl")
-    file.append({"key": "a"})
+    file.append(named("a"))
     write = os.write
     monkeypatch.setattr(os, "write", lambda to, line: write(to, line[:5]))
     with pytest.raises(MedProtectError, match="could not be written whole"):
-        file.append({"key": "b"})
+        file.append(named("b"))
     assert list(file.rows) == ["a"]
     assert list(RowFile(file.path).rows) == ["a"]
 
