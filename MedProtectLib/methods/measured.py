@@ -28,6 +28,7 @@ SECONDS_PER_CASE = {
 }
 ALSO_NOT_WITHSTOOD = {
     "weave": (
+        "pictures shrunk from 256 x 256 to 128 x 128",
         "nnU-Net's rotation, zoom and blur",
         "Gaussian blur of sigma 2",
         "JPEG of quality 10",
