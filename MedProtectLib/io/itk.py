@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -70,14 +71,13 @@ def _header(path: Path, reader: str) -> sitk.ImageFileReader:
 @contextmanager
 def _utf8_name(path: Path) -> Iterator[Path]:
     """The file under a name that SimpleITK takes: one that is not UTF-8 ends the process."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            link = Path(folder, "picture")
-            link.symlink_to(path.absolute())
-            path = link
+    if os.fsencode(path).decode(errors="replace") == str(path):
         yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "picture")
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def _geometry(path: Path, header: sitk.ImageFileReader) -> Geometry:
