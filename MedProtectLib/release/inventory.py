@@ -59,7 +59,7 @@ def take_inventory(layout: Layout, settings: Settings, write: bool = True) -> In
                     withdrawn.discard(case.name)
                     continue
                 names.add(file_name_of(case.name))
-                for place, use in _uses(case, count, layout.root):
+                for place, use in _uses(case, count):
                     places.add(place)
                     uses.add(f"{place}\n{use}")
                 count, unlabelled = count + 1, unlabelled + (not case.labelled)
@@ -116,24 +116,20 @@ def listed(roots: Roots) -> Iterator[dict[str, Any]]:
         raise MedProtectError(f"{roots.cases}: the list of cases is damaged. Write it anew with --resume.") from error
 
 
-def _uses(case: ReleaseCase, number: int, root: Path) -> Iterator[tuple[str, str]]:
+def _uses(case: ReleaseCase, number: int) -> Iterator[tuple[str, str]]:
     """The places that a case takes, and by what: several cases may have a copy of one file, anything else is of one case alone.
 
     A place is written as file systems see it that ignore capitals and the forms of Unicode.
     """
     yield f"{NAME}{_folded(file_name_of(case.name))}", f"{number}"
     if case.member is None:
-        yield from ((_folded(target), f"{number}") for target in (*case.own_targets, *_slices(case, root)))
+        yield from ((_folded(target), f"{number}") for target in (*case.own_targets, *_slices(case)))
         yield from ((_folded(item.target), f"copy of {item.source}") for item in case.copies)
 
 
-def _slices(case: ReleaseCase, root: Path) -> Iterator[str]:
-    """The files of a protected DICOM series, which are numbered. Where the series is a folder, as many as there may be."""
-    if not case.labelled:
-        return
-    of_folder = [item for item in case.image_files if item.target == case.image.target and (root / item.source).is_dir()]
-    count = sum(sum(1 for _ in (root / item.source).iterdir()) for item in of_folder)
-    count += sum(item.target.startswith(f"{case.image.target}/") for item in case.image_files)
+def _slices(case: ReleaseCase) -> Iterator[str]:
+    """The files of a protected DICOM series, which are numbered."""
+    count = sum(item.target.startswith(f"{case.image.target}/") for item in case.image_files) if case.labelled else 0
     yield from (f"{case.image.target}/{slice_name(number)}" for number in range(1, count + 1))
 
 
@@ -145,7 +141,7 @@ def _refuse_mixed_up(layout: Layout, settings: Settings) -> None:
     """Raises MedProtectError for the first case that takes a place which something else has."""
     seen: dict[str, str] = {}
     for number, case in enumerate(case for case in layout.cases() if case.name not in settings.withdrawn):
-        for place, use in _uses(case, number, layout.root):
+        for place, use in _uses(case, number):
             if seen.setdefault(place, use) == use:
                 continue
             if place.startswith(NAME):
